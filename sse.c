@@ -1,0 +1,4338 @@
+/* sse - per-user push over Server-Sent Events, in one C file.
+ *
+ * A client opens  GET /sse/connect/{userId}  and keeps the answer open; from then on any part of
+ * any program can send that user messages, by sse_send() or by an HTTP POST, and the server keeps
+ * track of who is Connected and who is Disconnected.
+ *
+ * TRY IT
+ *
+ *     make run                                                  # builds, serves on port 8080
+ *     curl -N http://127.0.0.1:8080/sse/connect/alice           # in a second terminal: the stream
+ *     curl -d 'hello' http://127.0.0.1:8080/sse/send/alice      # in a third: a message to it
+ *
+ * THE LIFE OF A MESSAGE
+ *
+ * 1. server_accept() takes a connection and gives it a thread of its own, conn_thread().
+ * 2. conn_fill() reads; http_parse_head() turns the bytes into a struct http_request or a verdict;
+ *    exchange_run() finds the route, checks who asks, receives the body, calls the handler.
+ * 3. handle_send() calls sse_send(), as any embedder could. The user is found in the table and
+ *    pinned; log_append() frames the body for the wire, `id:` and `data:` lines and all, and puts
+ *    the frame at the end of the user's log, a ring of bytes that keeps the newest messages.
+ * 4. Every stream of the user is a cursor into that log. stream_flush_locked() writes from the
+ *    cursor to the end of the log, never blocking, on the sender's own thread: a stream that had
+ *    kept up has the message before the sender has its receipt, with no thread switch between.
+ * 5. A stream whose socket is full stays behind with its cursor; it is woken and its own thread
+ *    goes on when the socket drains. If the ring overwrites what it still needed, it is closed:
+ *    the client reconnects with Last-Event-ID and is told by `event: gap` how many are gone. An
+ *    open stream never has a silent hole.
+ *
+ * THREADS AND LOCKS
+ *
+ * The caller of sse_run() accepts. Each connection has one detached thread with a small stack; it
+ * serves request after request, or sleeps for as long as it is a stream: on a condition while it
+ * has kept up, in poll() while its socket is full. That clients have closed is noticed by the
+ * accept loop, which looks at all streams a few times a second; so a stream needs no descriptor
+ * but its socket.
+ *
+ *     table   rwlock   which slot holds which user; held for look-ups only, never across I/O
+ *     user    mutex    one user's log and streams, and the writes to those streams
+ *     away    mutex    the order in which Disconnected users left
+ *     conns   mutex    connection slots, buffers, bodies, the end of waiting
+ *
+ * Lock order: table, then user, then away. `conns` is never held together with another. Each
+ * field below carries a tag that says what guards it:
+ *
+ *     [I] immutable once its owner is set up     [T] table lock      [U] its user's mutex
+ *     [A] away mutex    [C] conns mutex    [o] its own thread only    [a] atomic
+ *
+ * A user found in the table is pinned by a count, and a pinned user is never evicted. A stream
+ * lives on its thread's stack; it is linked into its user and unlinked again under the user's
+ * mutex, before the thread ends, so no sender can hold a stale pointer.
+ *
+ * MEMORY
+ *
+ * Everything is reserved when the server is created, and what is never used is never touched:
+ * there is no allocation afterwards, so there is nothing a client could make grow, leak or
+ * fragment. The bound is users x (slot + log) + connections x (stack + buffers) + bodies + the
+ * program itself; it is printed at the start. What the kernel needs for threads and sockets comes on
+ * top.
+ *
+ * LIMITS
+ *
+ * What a user may want to change is an option (OPTIONS, struct sse_config). What the
+ * protocol or good sense fixes is a constant: SSE_HEAD_BYTES and its neighbours below. Left out
+ * on purpose: HTTP/2 (a proxy in front can offer it), compression, files, a history that outlives
+ * the process.
+ *
+ * EMBEDDING
+ *
+ *     #define SSE_NO_MAIN                     // no main(), no signals, nothing printed
+ *     #include "sse.c"
+ *     struct sse_server *server;
+ *     struct sse_config config;
+ *     sse_config_init(&config);
+ *     sse_create(&server, &config);           // binds; then run it on a thread of your own:
+ *     sse_run(server);                        // returns after sse_stop(server)
+ *     sse_send(server, "alice", NULL, "hello", 5, NULL);       // from any thread
+ *
+ * The include comes before any system header. A file that only calls the functions, C++ too, defines
+ * SSE_API_ONLY before its include and links with sse.c compiled once, with SSE_NO_MAIN; that also
+ * keeps the names in here to themselves. tests/embed.c is a whole example.
+ *
+ * CONTENTS
+ *
+ *     Public API ............ configuration, servers, messages, routes of your own
+ *     Limits and types ...... every structure with its locks
+ *     Text and JSON ......... bounded buffers, UTF-8, percent-decoding, dates
+ *     Transport ............. the few calls that touch a socket
+ *     HTTP parser ........... bytes in; a request, a verdict or "need more" out
+ *     Origins ............... which web pages may use the server
+ *     Users ................. the table, and who makes room
+ *     Log ................... the ring of framed messages
+ *     Streams ............... cursors, delivery, keep-alives, farewells
+ *     Messaging ............. sse_send and its siblings
+ *     Answers ............... status lines, fields, problem documents
+ *     Exchanges ............. one request and its answer, from head to body to handler
+ *     Routes ................ one table and its handlers
+ *     Demo .................. two long tasks, written as an embedder would
+ *     Connections ........... slots, threads, idle ones that make room
+ *     Options ............... one table of them
+ *     Server ................ create, run, stop, destroy
+ *     Program ............... command line, signals, main
+ */
+
+/* ==== Public API ================================================================================
+ *
+ * The handle is struct sse_server; a program may hold several. Unless a function says otherwise it
+ * may be called from any thread between sse_create() and sse_destroy(), and returns SSE_OK or a
+ * negative SSE_E… code. Nothing here exits, prints, or touches signal dispositions. */
+
+#ifndef SSE_API_ONLY
+#ifndef _POSIX_C_SOURCE
+#define _POSIX_C_SOURCE 200809L
+#endif
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE 1 /* for struct tcp_info, and nothing else */
+#endif
+#endif
+
+#ifndef SSE_H
+#define SSE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SSE_VERSION "0.1.0"
+
+#if defined(__GNUC__)
+#define SSE_PRINTF(string, first) __attribute__((format(printf, string, first)))
+#else
+#define SSE_PRINTF(string, first)
+#endif
+
+enum {
+    SSE_USER_BYTES = 128,   /* longest user id, in bytes of UTF-8 */
+    SSE_EVENT_BYTES = 64,   /* longest event name */
+    SSE_ID_BYTES = 38,      /* an event id with its NUL: 16 hex digits, '-', 20 digits */
+    SSE_HOLD_MAX_S = 86400, /* longest hold of a disconnect, seconds */
+    SSE_OWN_ROUTES = 32     /* routes an embedder may add */
+};
+
+enum {
+    SSE_OK = 0,
+    SSE_EINVAL = -1,    /* an argument is not what its function takes */
+    SSE_ENOUSER = -2,   /* a user never seen */
+    SSE_EFULL = -3,     /* the user table is full and every user in it is Connected */
+    SSE_ETOOBIG = -4,   /* the framed message alone is over history_bytes */
+    SSE_ESTOPPING = -5, /* the server is stopping */
+    SSE_ENOMEM = -6,    /* memory could not be reserved */
+    SSE_EBIND = -7,     /* the address could not be bound; errno says why */
+    SSE_ESYSTEM = -8,   /* another system call failed; errno says which way */
+    SSE_EBUSY = -9,     /* the user holds max_streams streams already */
+    SSE_EHELD = -10     /* the user was disconnected with a hold that has not run out */
+};
+
+struct sse_server;
+struct sse_exchange;
+
+/* What a server is created with. Fill it with sse_config_init() first, then change what differs.
+ * Strings are borrowed and must stay valid until sse_destroy(). */
+struct sse_config {
+    const char *bind_address; /* IPv4 or IPv6, numeric */
+    unsigned port;            /* 0 takes a free one; see sse_port() */
+    unsigned max_users;       /* slots in the user table */
+    unsigned max_connections; /* connections served at once */
+    unsigned max_streams;     /* streams one user may hold at once */
+    unsigned history;         /* messages kept for each user */
+    unsigned history_bytes;   /* and their bytes, framed for the wire */
+    unsigned max_message;     /* largest request body, bytes */
+    unsigned heartbeat_s;     /* seconds between keep-alives, 1 to 3600 */
+    unsigned retry_ms;        /* reconnection time told to clients */
+    unsigned stack_bytes; /* stack of a connection's thread, 32 KiB; raise it for hungry handlers */
+    bool heartbeat_comment;  /* keep-alives as comments rather than as messages */
+    bool demo;               /* serve the demo routes */
+    bool access_log;         /* one line to log() per request */
+    const char *const *cors; /* origins whose pages may use the server: cors_count, borrowed too */
+    size_t cors_count;
+    void (*log)(void *log_arg, const char *line); /* no line feed at its end; from any thread */
+    void *log_arg;
+};
+
+/* What became of one sse_send() or sse_broadcast(). */
+struct sse_receipt {
+    char id[SSE_ID_BYTES]; /* the message's id; empty for a broadcast */
+    unsigned users;        /* users the message was added for */
+    unsigned streams;      /* their open streams */
+    unsigned delivered;    /* of those, how many the operating system took the whole message for */
+};
+
+struct sse_user_status {
+    bool connected;   /* at least one stream is open */
+    unsigned streams; /* open streams */
+    unsigned queued;  /* messages held that no stream was ever handed */
+};
+
+/* Sets every field of *config to its default, as `sse --help` lists them. */
+void sse_config_init(struct sse_config *config);
+
+/* Creates a server and binds its address; nothing is served before sse_run().
+ * On success *server is the caller's, to be given to sse_destroy(); on failure it is NULL.
+ * SSE_EINVAL (a field is out of range), SSE_EBIND, SSE_ENOMEM, SSE_ESYSTEM. */
+int sse_create(struct sse_server **server, const struct sse_config *config);
+
+/* The TCP port that the server listens on. */
+unsigned sse_port(const struct sse_server *server);
+
+/* The most bytes of memory that the server can use under its limits. If `how` is not NULL, the sum
+ * is spelled out there in at most `size` bytes. */
+uint64_t sse_memory(const struct sse_server *server, char *how, size_t size);
+
+/* Serves until sse_stop(), on the calling thread, once per server. Returns when every connection
+ * has ended, or after five seconds and a moment: streams are told when to come back and closed,
+ * requests under way are waited for. Clients may connect before it is called; they wait. SSE_OK, or
+ * SSE_ESYSTEM. */
+int sse_run(struct sse_server *server);
+
+/* Makes sse_run() return, at once if it is called only later. Async-signal-safe: may be called from
+ * a signal handler. */
+void sse_stop(struct sse_server *server);
+
+/* Frees the server. sse_run() must have returned or never been called, and no other call may be
+ * under way; waits for handlers of your own that have not returned yet, so it is not for them to
+ * call. NULL is allowed. */
+void sse_destroy(struct sse_server *server);
+
+/* Adds a message to the user's log and writes it to every stream that has kept up.
+ *   user     NUL-terminated UTF-8, 1 to SSE_USER_BYTES bytes; one never seen is added
+ *   event    the event's name, or NULL or "" for none
+ *   data     len bytes of UTF-8 without NUL; copied; CR LF, LF and CR each end a line
+ *   receipt  filled in unless NULL; zeros if the message was refused
+ * SSE_EINVAL, SSE_EFULL, SSE_ETOOBIG. Never blocks on a client. */
+int sse_send(struct sse_server *server, const char *user, const char *event, const char *data,
+             size_t len, struct sse_receipt *receipt);
+
+/* sse_send() to every user in the table. A message too big for one is sent to none. */
+int sse_broadcast(struct sse_server *server, const char *event, const char *data, size_t len,
+                  struct sse_receipt *receipt);
+
+/* Closes the user's streams, each after an `event: disconnected`. For hold_s seconds (0 to
+ * SSE_HOLD_MAX_S) the user's connects are answered 204, which stops an EventSource; the latest
+ * call decides, and 0 lifts a hold. SSE_EINVAL, SSE_ENOUSER. */
+int sse_disconnect(struct sse_server *server, const char *user, unsigned hold_s);
+
+/* Reports on one user. SSE_EINVAL, SSE_ENOUSER. */
+int sse_status(struct sse_server *server, const char *user, struct sse_user_status *status);
+
+/* Waits ms milliseconds. SSE_OK, or SSE_ESTOPPING as soon as the server stops: a handler that
+ * takes its time calls this, and gives up then. */
+int sse_pause(struct sse_server *server, unsigned ms);
+
+/* Adds a route before sse_run() is called: `methods` is "GET", "POST" or "GET|POST", `path` an
+ * absolute path or one that ends in "/{userId}". For each request the handler gets the exchange,
+ * writes its answer with the functions below and returns the HTTP status, 200 to 599. It runs on the
+ * connection's thread, for HEAD as for GET. Pages of foreign origins are kept out, and a Host that
+ * is none of ours, as from the server's own routes. The strings are borrowed. SSE_EINVAL, also if
+ * the path is taken; SSE_EFULL after SSE_OWN_ROUTES. */
+typedef int (*sse_handler)(struct sse_exchange *exchange, void *arg);
+int sse_route(struct sse_server *server, const char *methods, const char *path, const char *summary,
+              sse_handler handler, void *arg);
+
+/* For handlers only, on the thread that called them. Pointers stay valid until the handler
+ * returns. */
+struct sse_server *sse_server_of(const struct sse_exchange *exchange);
+const char *sse_user(const struct sse_exchange *exchange); /* {userId} decoded; "" if none */
+const char *sse_body(const struct sse_exchange *exchange, size_t *len); /* of a POST; UTF-8 */
+bool sse_is_head(const struct sse_exchange *exchange); /* HEAD: the body will not be sent */
+bool sse_is_post(const struct sse_exchange *exchange);
+
+/* Copies the query parameter `name`, decoded and NUL-terminated. Returns its length, 0 if it is
+ * absent or empty, or SSE_EINVAL if it is malformed, not UTF-8, holds NUL, or needs more than `size`
+ * bytes; then the value is empty. */
+int sse_query(const struct sse_exchange *exchange, const char *name, char *value, size_t size);
+
+/* The answer's body, piece by piece; it starts out as application/json. A body of over 2 KiB is sent
+ * as it grows, and its status is 200 whatever the handler returns. One call of sse_print() writes 1
+ * KiB at most; after a longer one the connection is closed. */
+void sse_content_type(struct sse_exchange *exchange, const char *type); /* a literal: borrowed */
+void sse_write(struct sse_exchange *exchange, const char *bytes, size_t len);
+SSE_PRINTF(2, 3) void sse_print(struct sse_exchange *exchange, const char *format, ...);
+void sse_write_json_string(struct sse_exchange *exchange, const char *utf8, size_t len);
+
+/* Makes the answer a problem document (RFC 9457) with this detail, of which 255 bytes are kept, and
+ * returns `status` for the handler to return in turn. */
+SSE_PRINTF(3, 4) int sse_fail(struct sse_exchange *exchange, int status, const char *format, ...);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* SSE_H */
+
+#ifndef SSE_API_ONLY
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
+
+/* ==== Limits and types ==========================================================================
+ *
+ * Constants carry their unit. The structures stand in the order in which a message meets them;
+ * the tag before each field's comment says which lock guards it (the legend is in THREADS AND
+ * LOCKS above). */
+
+enum {
+    SSE_HEAD_BYTES = 8192,      /* request line and fields */
+    SSE_TARGET_BYTES = 4096,    /* request target */
+    SSE_IN_BYTES = 16384,       /* input buffer: a head, and a small body or pipelined requests */
+    SSE_OUT_BYTES = 4096,       /* output buffer: answers that go out together */
+    SSE_FIELDS_BYTES = 1280,    /* status line and fields of an answer, with a listed origin */
+    SSE_SCRATCH_BYTES = 2048,   /* an answer's body, before it turns chunked */
+    SSE_CHUNK_LINE_BYTES = 256, /* chunk size with its extensions */
+    SSE_TRAILER_BYTES = 4096,   /* fields after a chunked body */
+    SSE_BODY_BUDGET = 4194304,  /* bytes for bodies too large for the input buffer */
+    SSE_BODY_SLOTS_MIN = 4,     /* but at least this many of max_message bytes */
+    SSE_ORIGIN_BYTES = 512,     /* of a listed origin: it is echoed in answers */
+    SSE_REFUSED = 32,           /* refused connections that linger until the client has read why */
+    SSE_LOG_LINE_BYTES = 512,
+    SSE_LOG_PATH_BYTES = 256,    /* of a path in the access log */
+    SSE_PROGRAM_BYTES = 2097152, /* the program itself, in the memory line */
+
+    SSE_IDLE_MS = 60000,       /* an idle persistent connection is closed */
+    SSE_FRESH_MS = 1000,       /* a new connection counts as idle only after this */
+    SSE_HEAD_MS = 10000,       /* first byte to end of head */
+    SSE_BODY_MS = 30000,       /* end of head to end of body */
+    SSE_ANSWER_MS = 30000,     /* an answer that nobody takes is abandoned */
+    SSE_LOOK_MS = 300,         /* between looks for streams whose client has closed */
+    SSE_FAREWELL_MS = 2000,    /* a stream's farewell that nobody takes is abandoned */
+    SSE_LINGER_MS = 1000,      /* wait for the client's own close after ours */
+    SSE_STOP_MS = 4800,        /* requests under way get this long to finish */
+    SSE_STOP_MORE_MS = 100,    /* and once cut off, this long to notice */
+    SSE_ACCEPT_PAUSE_MS = 100, /* after running out of descriptors, threads or memory */
+    SSE_RETRY_AFTER_S = 5
+};
+
+#ifndef SSE_STACK_BYTES /* default stack of a connection's thread; sanitizers need more */
+#define SSE_STACK_BYTES 32768
+#endif
+
+/* Bytes that belong to somebody else: not terminated, not owned. `at` is NULL where absent. */
+struct slice {
+    const char *at;
+    size_t len;
+};
+
+/* A bounded buffer to compose text in. Once something did not fit, `full` stays set. */
+struct text {
+    char *at;
+    size_t len, cap;
+    bool full;
+};
+
+/* A socket, plain or (one day) TLS. */
+struct transport {
+    int fd;
+};
+
+/* One user's newest messages: frames in a ring of bytes, oldest first. Positions count bytes ever
+ * appended, modulo 2^32. All fields [U]. */
+struct log {
+    char *ring;              /* `cap` bytes in use of max_bytes reserved; grows, never shrinks */
+    uint32_t *starts;        /* position of message seq's frame, at seq % max_count */
+    uint32_t cap, max_bytes; /* bytes */
+    uint32_t max_count;      /* messages */
+    uint32_t origin;         /* index in `ring` of the oldest byte */
+    uint32_t tail, head;     /* positions of the oldest byte and of the next one */
+    uint64_t first, next;    /* sequence numbers of the oldest message and of the next one */
+};
+
+/* A slot of the table: lives as long as the server, and holds one user after another. It is given
+ * to another only under the table's write lock with pins at 0, when nobody can have found it. */
+struct user {
+    char name[SSE_USER_BYTES + 1]; /* [T] */
+    uint8_t name_len;              /* [T] */
+    uint64_t hash;                 /* [T] of the name, keyed */
+    atomic_uint pins;              /* [a] raised under the table lock */
+    uint32_t away_prev, away_next; /* [A] neighbours in the away list, slot + 1; 0 is none */
+    pthread_mutex_t lock;
+    uint64_t epoch;         /* [U] first half of its ids; no two entries ever share one */
+    struct log log;         /* [U] */
+    uint64_t handed;        /* [U] newest sequence number that any stream was handed whole */
+    struct stream *streams; /* [U] open ones */
+    unsigned stream_count;  /* [U] */
+    int64_t hold_until_ms;  /* [U] monotonic; 0 is no hold */
+};
+
+enum farewell { STAY, BYE_DISCONNECTED, BYE_STOPPING };
+
+/* A cursor into its user's log. Lives on its thread's stack. It stays linked while it is open; one
+ * that is told to leave is unlinked at once, and its thread finishes writing what is due. */
+struct stream {
+    struct user *user;           /* [I] pinned */
+    struct transport *transport; /* [I] written under the user's mutex */
+    struct stream *prev, *next;  /* [U] */
+    bool greeted;                /* [o] its greeting went out whole at once */
+    bool linked;                 /* [U] counted as open */
+    bool gone;                   /* [U] failed or fallen out of the log: nothing more to write */
+    bool behind;                 /* [U] the socket is full; its thread waits for room */
+    bool stirred;                /* [U] something has happened: its thread is to look */
+    atomic_bool heard;           /* [a] the client has closed, or said something */
+    bool polling;                /* [U] its thread waits for the socket, not for `wake` */
+    pthread_cond_t wake;         /* [U] its thread sleeps here while it has nothing to write */
+    enum farewell bye;           /* [U] to be said once `until` is reached */
+    uint64_t seq;                /* [U] message to write next */
+    uint32_t written;            /* [U] bytes of it that are already out */
+    uint64_t until;              /* [U] sequence number where it ends; UINT64_MAX while open */
+    struct slice own;            /* [U] its own bytes, due before the log's */
+};
+
+/* A connection slot: lives as long as the server. `idle_since_ms` is 0 while a request is served,
+ * the time while the thread waits for one, and CONN_TAKEN once somebody wants the thread back. */
+struct conn {
+    struct sse_server *server;   /* [I] */
+    atomic_llong idle_since_ms;  /* [a] monotonic */
+    struct transport transport;  /* [C] changes hands; [o] used */
+    bool is_fresh;               /* [o] no request yet: it is given a moment before it is idle */
+    int next_fd;                 /* [C] connection that this thread serves next; -1 is none */
+    struct buffers *buffers;     /* [o] NULL while it is a stream */
+    struct stream *stream;       /* [C] NULL while it speaks HTTP */
+    size_t in_start, in_end;     /* [o] unread input */
+    struct text out;             /* [o] answers not written yet */
+    char peer[INET6_ADDRSTRLEN]; /* [o] */
+    uint32_t next_free;          /* [C] slot + 1; 0 is none */
+};
+
+#define CONN_TAKEN (-1LL)
+
+struct route {
+    const char *methods; /* "GET", "POST" or "GET|POST" */
+    const char *path;    /* exact, or ending in "/{userId}" */
+    const char *summary;
+    sse_handler handler;
+    void *arg;
+    bool is_private; /* changes state or reads a user's data */
+    bool is_demo;
+    bool takes_body; /* its POST does something with the body */
+    bool takes_time; /* its handler may sleep */
+    bool is_stream;  /* its handler returns 0 when it has ended the connection */
+};
+
+struct origin {
+    struct slice scheme, host;
+    unsigned port;
+};
+
+/* A free list threaded through an array of bodies. */
+struct bodies {
+    char *area;           /* [I] count x max_message bytes */
+    uint32_t *next;       /* [C] slot + 1; 0 is none */
+    uint32_t count, free; /* [I], [C] */
+};
+
+struct sse_server {
+    struct sse_config config; /* [I] */
+    bool on_loopback;         /* [I] the address is not reachable from elsewhere */
+    int listener;             /* [I] */
+    unsigned port;            /* [I] */
+    int stop_pipe[2];         /* [I] sse_stop writes, the accept loop reads */
+    atomic_bool stopping;     /* [a] */
+
+    pthread_rwlock_t table_lock;
+    uint32_t *index;      /* [T] open addressing: slot + 1, 0 is empty */
+    uint32_t index_mask;  /* [I] */
+    struct user *users;   /* [T] max_users slots */
+    uint32_t users_made;  /* [T] slots ever used */
+    char *logs;           /* [I] max_users x log_bytes */
+    size_t log_bytes;     /* [I] one user's share: starts, then ring */
+    uint64_t hash_key[2]; /* [I] random */
+    uint64_t next_epoch;  /* [T] begins at random */
+    pthread_mutex_t away_lock;
+    uint32_t away_head, away_tail; /* [A] longest away first; slot + 1, 0 is none */
+
+    pthread_mutex_t conns_lock;
+    pthread_cond_t conns_changed; /* a connection ended, or the server stops */
+    struct conn *conns;           /* [C] max_connections slots */
+    uint32_t conns_free;          /* [C] slot + 1, 0 is none */
+    uint32_t conns_made;          /* [C] slots ever used */
+    uint32_t conns_open;          /* [C] */
+    struct pollfd *watched;       /* [C] for each slot its socket while it is a stream, or -1 */
+    struct buffers *buffers;      /* [C] max_connections of them */
+    struct buffers *buffers_free; /* [C] */
+    uint32_t buffers_made;        /* [C] */
+    struct bodies bodies;
+    struct route own_routes[SSE_OWN_ROUTES]; /* [I] once running */
+    size_t own_route_count;                  /* [I] once running */
+
+    int64_t started_ms;       /* [I] monotonic */
+    atomic_uint stream_count; /* [a] open streams */
+    atomic_ullong retry_seed; /* [a] */
+};
+
+/* ==== Text and JSON =============================================================================
+ *
+ * Text is composed in buffers of fixed size. Nothing is ever cut in silence: what does not fit
+ * sets `full`, and who composed it looks. */
+
+static int64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* The moment in ms milliseconds, as pthread_cond_timedwait takes it. */
+static struct timespec time_in(int64_t ms)
+{
+    int64_t at = now_ms() + ms + 1; /* the clock was rounded down */
+    return (struct timespec){.tv_sec = (time_t)(at / 1000), .tv_nsec = (long)(at % 1000) * 1000000};
+}
+
+/* A condition whose waits run on the monotonic clock. */
+static bool cond_init(pthread_cond_t *cond)
+{
+    pthread_condattr_t monotonic;
+    return pthread_condattr_init(&monotonic) == 0 &&
+           pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) == 0 &&
+           pthread_cond_init(cond, &monotonic) == 0 && pthread_condattr_destroy(&monotonic) == 0;
+}
+
+static struct text text_over(char *at, size_t cap)
+{
+    return (struct text){.at = at, .cap = cap};
+}
+
+static struct slice slice_of(const char *string)
+{
+    return (struct slice){string, strlen(string)};
+}
+
+/* Appends all of it or nothing. */
+static void text_put(struct text *t, const char *bytes, size_t len)
+{
+    if (t->full || len > t->cap - t->len) {
+        t->full = true;
+        return;
+    }
+    memcpy(t->at + t->len, bytes, len);
+    t->len += len;
+}
+
+static void text_string(struct text *t, const char *string)
+{
+    text_put(t, string, strlen(string));
+}
+
+static void text_vprint(struct text *t, const char *format, va_list args)
+{
+    size_t room = t->cap - t->len;
+    int n = vsnprintf(t->at + t->len, room, format, args);
+    if (t->full || n < 0 || (size_t)n >= room)
+        t->full = true;
+    else
+        t->len += (size_t)n;
+}
+
+SSE_PRINTF(2, 3) static void text_print(struct text *t, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    text_vprint(t, format, args);
+    va_end(args);
+}
+
+/* Length in bytes of the UTF-8 sequence at `s`, or 0 if it is not well-formed (Unicode 15, table
+ * 3-7: no overlong forms, no surrogates, nothing above U+10FFFF). */
+static size_t utf8_sequence(const unsigned char *s, size_t len)
+{
+    unsigned char low = 0x80, high = 0xBF;
+    size_t need;
+
+    if (s[0] < 0x80)
+        return 1;
+    if (s[0] >= 0xC2 && s[0] <= 0xDF)
+        need = 2;
+    else if ((s[0] & 0xF0) == 0xE0)
+        need = 3;
+    else if (s[0] >= 0xF0 && s[0] <= 0xF4)
+        need = 4;
+    else
+        return 0;
+    if (s[0] == 0xE0)
+        low = 0xA0;
+    else if (s[0] == 0xED)
+        high = 0x9F;
+    else if (s[0] == 0xF0)
+        low = 0x90;
+    else if (s[0] == 0xF4)
+        high = 0x8F;
+    if (len < need || s[1] < low || s[1] > high)
+        return 0;
+    for (size_t i = 2; i < need; i++)
+        if ((s[i] & 0xC0) != 0x80)
+            return 0;
+    return need;
+}
+
+/* Is it UTF-8 without NUL: fit to be a message? */
+static bool text_is_utf8(const char *bytes, size_t len)
+{
+    const unsigned char *s = (const unsigned char *)bytes;
+    for (size_t i = 0, n; i < len; i += n)
+        if (s[i] == 0 || (n = utf8_sequence(s + i, len - i)) == 0)
+            return false;
+    return true;
+}
+
+/* Is it UTF-8 without control characters (C0, DEL, C1), and fit to be a name? */
+static bool text_is_name(const char *bytes, size_t len)
+{
+    const unsigned char *s = (const unsigned char *)bytes;
+    for (size_t i = 0, n; i < len; i += n) {
+        if (s[i] < 0x20 || s[i] == 0x7F || (n = utf8_sequence(s + i, len - i)) == 0)
+            return false;
+        if (s[i] == 0xC2 && s[i + 1] < 0xA0)
+            return false;
+    }
+    return true;
+}
+
+/* User ids: one path segment. `.` and `..` are out because browsers collapse them in a URL. */
+static bool text_is_user(const char *bytes, size_t len)
+{
+    return len >= 1 && len <= SSE_USER_BYTES && text_is_name(bytes, len) &&
+           !(bytes[0] == '.' && (len == 1 || (len == 2 && bytes[1] == '.')));
+}
+
+/* RFC 8259 section 7. Bytes that are not UTF-8 become U+FFFD, so that what is written always is. */
+static void json_escape(struct text *t, const char *utf8, size_t len)
+{
+    static const char shorts[] = "\b\f\n\r\t\"\\", letters[] = "bfnrt\"\\";
+    const unsigned char *s = (const unsigned char *)utf8;
+
+    for (size_t i = 0; i < len;) {
+        size_t n = utf8_sequence(s + i, len - i);
+        const char *quick = s[i] ? strchr(shorts, s[i]) : NULL;
+        if (n == 0)
+            text_string(t, "\xEF\xBF\xBD");
+        else if (quick)
+            text_print(t, "\\%c", letters[quick - shorts]);
+        else if (s[i] < 0x20)
+            text_print(t, "\\u%04x", s[i]);
+        else
+            text_put(t, utf8 + i, n);
+        i += n ? n : 1;
+    }
+}
+
+static void json_string(struct text *t, const char *utf8, size_t len)
+{
+    text_put(t, "\"", 1);
+    json_escape(t, utf8, len);
+    text_put(t, "\"", 1);
+}
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return -1;
+}
+
+/* RFC 3986 section 2.1. Returns the decoded length, or -1 if an escape is malformed or the result
+ * is over `cap`. In a query `+` stands for a space, as HTML forms write it. */
+static int percent_decode(struct slice in, bool in_query, char *out, size_t cap)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < in.len; i++, n++) {
+        char c = in.at[i];
+        if (n == cap)
+            return -1;
+        if (c == '%') {
+            int high = i + 1 < in.len ? hex_digit(in.at[i + 1]) : -1;
+            int low = i + 2 < in.len ? hex_digit(in.at[i + 2]) : -1;
+            if (high < 0 || low < 0)
+                return -1;
+            c = (char)(high * 16 + low);
+            i += 2;
+        } else if (c == '+' && in_query) {
+            c = ' ';
+        }
+        out[n] = c;
+    }
+    return (int)n;
+}
+
+/* A decimal number of digits only, at most `max`. */
+static bool text_number(struct slice s, uint64_t max, uint64_t *value)
+{
+    uint64_t v = 0;
+    for (size_t i = 0; i < s.len; i++) {
+        unsigned digit = (unsigned)(unsigned char)s.at[i] - '0';
+        if (digit > 9 || digit > max || v > (max - digit) / 10)
+            return false;
+        v = v * 10 + digit;
+    }
+    *value = v;
+    return s.len > 0;
+}
+
+/* RFC 3339: 2026-01-31T12:00:00Z */
+static void text_iso_date(struct text *t)
+{
+    time_t now = time(NULL);
+    struct tm utc;
+    gmtime_r(&now, &utc);
+    text_print(t, "%04d-%02d-%02dT%02d:%02d:%02dZ", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday,
+               utc.tm_hour, utc.tm_min, utc.tm_sec);
+}
+
+/* RFC 9110 section 5.6.7: Sat, 31 Jan 2026 12:00:00 GMT */
+static void text_http_date(struct text *t)
+{
+    static const char days[] = "SunMonTueWedThuFriSat"; /* in English whatever the locale */
+    static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    time_t now = time(NULL);
+    struct tm utc;
+    gmtime_r(&now, &utc);
+    text_print(t, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT", days + (size_t)utc.tm_wday * 3,
+               utc.tm_mday, months + (size_t)utc.tm_mon * 3, utc.tm_year + 1900, utc.tm_hour,
+               utc.tm_min, utc.tm_sec);
+}
+
+/* ==== Transport =================================================================================
+ *
+ * The only calls that move bytes over a connection. None raises SIGPIPE. */
+
+enum { IO_LATER = -1 }; /* nothing can be moved now */
+
+/* Reads at most len bytes. With `wait` it sleeps until there is something, at most SSE_IDLE_MS.
+ * Returns the bytes read, 0 when the peer has closed or the connection failed, or IO_LATER. */
+static ssize_t transport_read(struct transport *t, void *to, size_t len, bool wait)
+{
+    for (;;) {
+        ssize_t n = recv(t->fd, to, len, wait ? 0 : MSG_DONTWAIT);
+        if (n >= 0)
+            return n;
+        if (errno == EAGAIN || errno == EWOULDBLOCK)
+            return IO_LATER;
+        if (errno != EINTR)
+            return 0;
+    }
+}
+
+/* Writes what fits without waiting. Returns the bytes written, 0 when the connection failed, or
+ * IO_LATER. */
+static ssize_t transport_write(struct transport *t, struct iovec *parts, int count)
+{
+    struct msghdr message = {.msg_iov = parts};
+    for (int i = 0; i < count; i++)
+        message.msg_iovlen++; /* its type differs between C libraries */
+    for (;;) {
+        ssize_t n = sendmsg(t->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n >= 0)
+            return n;
+        if (errno == EAGAIN || errno == EWOULDBLOCK)
+            return IO_LATER;
+        if (errno != EINTR)
+            return 0;
+    }
+}
+
+/* Waits for events until the deadline. False if there were none. */
+static bool transport_wait(struct transport *t, short events, int64_t deadline_ms)
+{
+    struct pollfd p = {.fd = t->fd, .events = events};
+    for (;;) {
+        int64_t left = deadline_ms - now_ms();
+        int n = poll(&p, 1, left > 0 ? (int)left : 0);
+        if (n > 0)
+            return true;
+        if (n == 0 || errno != EINTR)
+            return false;
+    }
+}
+
+/* Writes all of it, waiting for the peer until the deadline. False if it could not. */
+static bool transport_write_all(struct transport *t, const char *bytes, size_t len,
+                                int64_t deadline_ms)
+{
+    while (len > 0) {
+        struct iovec part = {.iov_base = (void *)bytes, .iov_len = len};
+        ssize_t n = transport_write(t, &part, 1);
+        if (n == 0 || (n == IO_LATER && !transport_wait(t, POLLOUT, deadline_ms)))
+            return false;
+        if (n > 0) {
+            bytes += n;
+            len -= (size_t)n;
+        }
+    }
+    return true;
+}
+
+/* RFC 9112 section 9.6: closing while the peer still sends would reset the connection and could
+ * take our last answer with it. So: half-close, read on until the peer closes too, for a while. */
+static void transport_linger(struct transport *t)
+{
+    char sink[512];
+    int64_t deadline = now_ms() + SSE_LINGER_MS;
+
+    if (shutdown(t->fd, SHUT_WR) != 0)
+        return;
+    while (transport_wait(t, POLLIN, deadline) && transport_read(t, sink, sizeof sink, false))
+        if (now_ms() >= deadline)
+            return;
+}
+
+/* What every new connection is set to. */
+static void transport_prepare(int fd)
+{
+    struct timeval idle = {.tv_sec = SSE_IDLE_MS / 1000};
+    int on = 1;
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+#ifndef __linux__
+    fcntl(fd, F_SETFL, 0); /* elsewhere it inherits O_NONBLOCK from the listener */
+#endif
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof idle);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
+/* Has the peer acknowledged nothing for so long, though it was asked again? One that merely reads
+ * nothing does answer: its window is closed, but it is there. (TCP_USER_TIMEOUT would make no
+ * difference between the two.) Where the platform cannot tell, its own patience decides. */
+static bool transport_is_silent(struct transport *t, unsigned ms)
+{
+#if defined(__linux__) && (defined(_GNU_SOURCE) || defined(__GLIBC__))
+    struct tcp_info info;
+    socklen_t len = sizeof info;
+    return getsockopt(t->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+           info.tcpi_retransmits + info.tcpi_probes >= 2 && info.tcpi_last_ack_recv >= ms;
+#else
+    (void)t, (void)ms;
+    return false;
+#endif
+}
+
+/* ==== HTTP parser ===============================================================================
+ *
+ * Pure: bytes in; out comes a request, a verdict, or "need more". No I/O, no allocation, no copy:
+ * the request's slices point into the input. It takes the strict reading of RFC 9112 wherever
+ * leniency would let two parsers see two different messages (request smuggling). What is wrong is
+ * told as soon as it can be seen; every prefix of a valid head says "need more". */
+
+struct http_request {
+    struct slice method, target, path;
+    struct slice query;     /* without its `?`; at is NULL if there is none */
+    struct slice authority; /* whom the client asked: of an absolute-form target, or Host */
+    struct slice host, origin, sec_fetch_site, last_event_id, expect; /* fields, once each */
+    int minor;                                                        /* HTTP/1.minor, 0 or 1 */
+    bool wants_close, wants_keep_alive;                               /* Connection */
+    bool has_codings; /* Transfer-Encoding given; then either chunked is the last ... */
+    bool chunked;
+    bool unknown_coding;     /* ... and something else may come before it */
+    bool has_length;         /* Content-Length given */
+    uint64_t content_length; /* bytes; UINT64_MAX if it was more than fits */
+    const char *why;         /* what a verdict objects to, and what would be right */
+};
+
+enum { HTTP_MORE = 0 }; /* parsers return bytes consumed, HTTP_MORE, or minus a status */
+
+static int http_refuse(struct http_request *r, int status, const char *why)
+{
+    r->why = why;
+    return -status;
+}
+
+static bool char_is_alnum(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+/* RFC 9110 section 5.6.2 */
+static bool http_is_token(struct slice s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (!char_is_alnum(s.at[i]) && !(s.at[i] && strchr("!#$%&'*+-.^_`|~", s.at[i])))
+            return false;
+    return s.len > 0;
+}
+
+static bool slice_is(struct slice s, const char *word)
+{
+    return s.len == strlen(word) && memcmp(s.at, word, s.len) == 0;
+}
+
+static bool slice_same_nocase(struct slice a, struct slice b)
+{
+    return a.len == b.len && (a.len == 0 || strncasecmp(a.at, b.at, a.len) == 0);
+}
+
+static bool slice_is_nocase(struct slice s, const char *word)
+{
+    return slice_same_nocase(s, slice_of(word));
+}
+
+/* Cuts *s at the first `c`: returns what stands before it and leaves in *s what follows, or
+ * returns all and leaves at = NULL if there is none. */
+static struct slice slice_cut(struct slice *s, char c)
+{
+    struct slice head = *s;
+    const char *at = s->len ? memchr(s->at, c, s->len) : NULL;
+    *s = (struct slice){NULL, 0};
+    if (at) {
+        s->at = at + 1;
+        s->len = head.len - (size_t)(at - head.at) - 1;
+        head.len = (size_t)(at - head.at);
+    }
+    return head;
+}
+
+/* Without optional white space (RFC 9110 section 5.6.3) at either end. */
+static struct slice slice_trim(struct slice s)
+{
+    while (s.len && (s.at[0] == ' ' || s.at[0] == '\t'))
+        s.at++, s.len--;
+    while (s.len && (s.at[s.len - 1] == ' ' || s.at[s.len - 1] == '\t'))
+        s.len--;
+    return s;
+}
+
+/* One line that ends in CR LF, and nothing less: a bare CR or LF, a NUL or another control
+ * character but a tab is refused. Returns its length with the CR LF. */
+static int http_line(const char *in, size_t len, struct http_request *r, struct slice *line)
+{
+    *line = (struct slice){in, len};
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)in[i];
+        if (c == '\r') {
+            line->len = i;
+            if (i + 1 == len)
+                return HTTP_MORE;
+            if (in[i + 1] != '\n')
+                return http_refuse(r, 400, "a CR without its LF; lines end in CR LF");
+            return (int)i + 2;
+        }
+        if (c == '\n')
+            return http_refuse(r, 400, "an LF without its CR; lines end in CR LF");
+        if ((c < 0x20 && c != '\t') || c == 0x7F)
+            return http_refuse(r, 400, "a control character where text is expected");
+    }
+    return HTTP_MORE;
+}
+
+/* Splits host[:port] (RFC 3986 section 3.2.2). The port is 0 where none is given. */
+static bool host_split(struct slice s, struct slice *host, unsigned *port)
+{
+    uint64_t number = 0;
+    struct slice digits = s;
+
+    if (s.len && s.at[0] == '[') {
+        char address[INET6_ADDRSTRLEN] = "";
+        struct in6_addr ignored;
+        *host = slice_cut(&digits, ']');
+        if (!digits.at || host->len > sizeof address)
+            return false;
+        memcpy(address, host->at + 1, host->len - 1);
+        if (inet_pton(AF_INET6, address, &ignored) != 1)
+            return false;
+        host->len++; /* with its bracket */
+        if (digits.len && slice_cut(&digits, ':').len > 0)
+            return false;
+    } else {
+        *host = slice_cut(&digits, ':');
+        for (size_t i = 0; i < host->len; i++) {
+            bool escape = host->at[i] == '%' && i + 2 < host->len &&
+                          hex_digit(host->at[i + 1]) >= 0 && hex_digit(host->at[i + 2]) >= 0;
+            if (!char_is_alnum(host->at[i]) && !escape && !strchr("-._~!$&'()*+,;=", host->at[i]))
+                return false;
+        }
+    }
+    if (digits.len && !text_number(digits, 65535, &number))
+        return false;
+    *port = (unsigned)number;
+    return host->len > 0;
+}
+
+static bool host_is_valid(struct slice s)
+{
+    struct slice host;
+    unsigned port;
+    return host_split(s, &host, &port);
+}
+
+/* RFC 9112 section 3.2: origin-form, absolute-form, or `*` for OPTIONS. */
+static int http_parse_target(struct http_request *r)
+{
+    struct slice rest = r->target;
+
+    if (memchr(rest.at, '#', rest.len) || memchr(rest.at, '\t', rest.len))
+        return http_refuse(r, 400, "a request target has neither a tab nor a #fragment");
+    if (slice_is(rest, "*") && slice_is(r->method, "OPTIONS")) {
+        r->path = rest;
+        return 0;
+    }
+    if (rest.at[0] != '/') {
+        struct slice after = rest, scheme = slice_cut(&after, ':');
+        size_t end = 2; /* past the two slashes */
+        if (!(slice_is_nocase(scheme, "http") || slice_is_nocase(scheme, "https")) ||
+            after.len < end || memcmp(after.at, "//", end) != 0)
+            return http_refuse(r, 400, "the request target must begin with / or http://");
+        while (end < after.len && after.at[end] != '/' && after.at[end] != '?')
+            end++;
+        r->authority = (struct slice){after.at + 2, end - 2};
+        if (!host_is_valid(r->authority))
+            return http_refuse(r, 400, "an absolute request target must name host[:port]");
+        rest = (struct slice){after.at + end, after.len - end};
+    }
+    r->query = rest;
+    r->path = slice_cut(&r->query, '?');
+    if (r->path.len == 0) /* RFC 9112 sections 3.2.1 and 3.2.4 */
+        r->path = slice_of(slice_is(r->method, "OPTIONS") && !r->query.at ? "*" : "/");
+    return 0;
+}
+
+/* RFC 9112 section 3: method SP target SP HTTP/1.x, parted by exactly one space each. */
+static int http_parse_request_line(struct slice line, struct http_request *r)
+{
+    struct slice rest = line;
+
+    r->method = slice_cut(&rest, ' ');
+    r->target = slice_cut(&rest, ' ');
+    if (!http_is_token(r->method) || r->target.len == 0 || !rest.at)
+        return http_refuse(r, 400, "the request line must read: METHOD TARGET HTTP/1.1");
+    if (rest.len != 8 || memcmp(rest.at, "HTTP/", 5) != 0 || rest.at[6] != '.' ||
+        rest.at[5] < '0' || rest.at[5] > '9' || rest.at[7] < '0' || rest.at[7] > '9')
+        return http_refuse(r, 400, "the request line must end in HTTP/1.1 or HTTP/1.0");
+    if (rest.at[5] != '1')
+        return http_refuse(r, 505, "only HTTP/1.1 and HTTP/1.0 are spoken here");
+    r->minor = rest.at[7] > '0'; /* 1.2 to 1.9 are served as 1.1: RFC 9110 section 2.5 */
+    return http_parse_target(r);
+}
+
+/* RFC 9112 section 6.3: digits only; repeated lengths must agree. */
+static int http_field_length(struct http_request *r, struct slice value)
+{
+    uint64_t length;
+    for (size_t i = 0; i < value.len; i++)
+        if (value.at[i] < '0' || value.at[i] > '9')
+            return http_refuse(r, 400, "Content-Length takes digits only");
+    if (value.len == 0)
+        return http_refuse(r, 400, "Content-Length is empty; it takes digits");
+    if (!text_number(value, UINT64_MAX - 1, &length))
+        length = UINT64_MAX;
+    if (r->has_length && r->content_length != length)
+        return http_refuse(r, 400, "two Content-Length fields differ");
+    r->has_length = true;
+    r->content_length = length;
+    return 0;
+}
+
+/* RFC 9112 section 6.1: only chunked is known here; it stands last, once, without parameters. */
+static int http_field_codings(struct http_request *r, struct slice list)
+{
+    r->has_codings = true;
+    do {
+        struct slice coding = slice_trim(slice_cut(&list, ','));
+        struct slice name = slice_trim(slice_cut(&coding, ';'));
+        if (!http_is_token(name) || r->chunked || (coding.at && slice_is_nocase(name, "chunked")))
+            return http_refuse(r, 400, "chunked must be the last transfer coding, and only once");
+        if (slice_is_nocase(name, "chunked"))
+            r->chunked = true;
+        else
+            r->unknown_coding = true;
+    } while (list.at);
+    return 0;
+}
+
+static void http_field_connection(struct http_request *r, struct slice list)
+{
+    do {
+        struct slice option = slice_trim(slice_cut(&list, ','));
+        r->wants_close |= slice_is_nocase(option, "close");
+        r->wants_keep_alive |= slice_is_nocase(option, "keep-alive");
+    } while (list.at);
+}
+
+/* RFC 9112 section 5: name, colon, value, with no space before the colon and no line folding.
+ * Fields that decide something stand in the table, and may come once only. */
+static int http_parse_field(struct slice line, struct http_request *r)
+{
+    struct slice value = line, name = slice_cut(&value, ':');
+    const struct {
+        const char *name;
+        struct slice *into;
+    } once[] = {{"host", &r->host},
+                {"origin", &r->origin},
+                {"sec-fetch-site", &r->sec_fetch_site},
+                {"last-event-id", &r->last_event_id},
+                {"expect", &r->expect}};
+
+    if (!value.at || !http_is_token(name))
+        return http_refuse(r, 400, "a field must read NAME: VALUE, on one line, no space in NAME");
+    value = slice_trim(value);
+    if (slice_is_nocase(name, "content-length"))
+        return http_field_length(r, value);
+    if (slice_is_nocase(name, "transfer-encoding"))
+        return http_field_codings(r, value);
+    if (slice_is_nocase(name, "connection"))
+        http_field_connection(r, value);
+    for (size_t i = 0; i < sizeof once / sizeof *once; i++) {
+        if (!slice_is_nocase(name, once[i].name))
+            continue;
+        if (once[i].into->at)
+            return http_refuse(r, 400, "a field that must come once comes twice");
+        *once[i].into = value;
+    }
+    return 0;
+}
+
+/* What can be judged only with all fields at hand. */
+static int http_judge(struct http_request *r)
+{
+    if (r->minor > 0 && !r->host.at)
+        return http_refuse(r, 400, "an HTTP/1.1 request must have a Host field");
+    if (r->host.at && !host_is_valid(r->host))
+        return http_refuse(r, 400, "Host must read host or host:port");
+    if (r->has_codings && r->has_length)
+        return http_refuse(r, 400, "Content-Length and Transfer-Encoding exclude each other");
+    if (r->has_codings && r->minor == 0)
+        return http_refuse(r, 400, "HTTP/1.0 has no Transfer-Encoding");
+    if (r->has_codings && !r->chunked)
+        return http_refuse(r, 400, "chunked must be the last transfer coding");
+    if (r->unknown_coding)
+        return http_refuse(r, 501, "of all transfer codings only chunked is known here");
+    if (!r->authority.at) /* RFC 9112 section 3.2.2: an absolute target overrides Host */
+        r->authority = r->host;
+    return 0;
+}
+
+/* An incomplete head that is too large already, and how. */
+static int http_too_large(struct slice line, bool in_request_line, size_t len,
+                          struct http_request *r)
+{
+    if (in_request_line) {
+        slice_cut(&line, ' ');
+        if (slice_cut(&line, ' ').len > SSE_TARGET_BYTES)
+            return http_refuse(r, 414, "the request target is over 4096 bytes");
+    }
+    if (len > SSE_HEAD_BYTES)
+        return http_refuse(r, 431, "the request line and fields are over 8192 bytes");
+    return HTTP_MORE;
+}
+
+/* Parses the head of a request: request line, fields, empty line. Returns its length in bytes,
+ * HTTP_MORE, or minus the status to answer, with r->why set. */
+static int http_parse_head(const char *in, size_t len, struct http_request *r)
+{
+    struct slice line;
+    size_t empty = len >= 2 && in[0] == '\r' && in[1] == '\n' ? 2 : 0, at = empty;
+    int n, verdict;
+
+    /* RFC 9112 section 2.2: an empty line before the request is ignored */
+    *r = (struct http_request){.why = NULL};
+    for (bool request_line = true;; request_line = false) {
+        n = http_line(in + at, len - at, r, &line);
+        verdict =
+            n < 0 ? n : http_too_large(line, request_line, (n ? at + (size_t)n : len) - empty, r);
+        if (verdict < 0 || n == HTTP_MORE)
+            return verdict;
+        at += (size_t)n;
+        if (line.len == 0 && !request_line)
+            break;
+        verdict = request_line ? http_parse_request_line(line, r) : http_parse_field(line, r);
+        if (verdict < 0)
+            return verdict;
+    }
+    verdict = http_judge(r);
+    return verdict < 0 ? verdict : (int)at;
+}
+
+/* Persistent unless told otherwise in HTTP/1.1, closed unless told otherwise in 1.0 (RFC 9112
+ * section 9.3). */
+static bool http_persists(const struct http_request *r)
+{
+    return !r->wants_close && (r->minor > 0 || r->wants_keep_alive);
+}
+
+static bool http_has_body(const struct http_request *r)
+{
+    return r->chunked || r->content_length > 0;
+}
+
+/* A chunked body (RFC 9112 section 7.1), decoded as it comes. */
+struct http_chunks {
+    enum { CHUNK_SIZE, CHUNK_DATA, CHUNK_END, CHUNK_TRAILER, CHUNK_DONE } state;
+    uint64_t left;   /* bytes of this chunk still to come */
+    size_t trailers; /* bytes of trailer fields so far */
+};
+
+/* chunk-size [ chunk-ext ] CR LF. Extensions mean nothing here, but must be well-formed text. */
+static int http_chunk_size(struct http_chunks *c, struct slice line, struct http_request *r)
+{
+    struct slice extension = line, digits = slice_cut(&extension, ';');
+    if (extension.at)
+        digits = slice_trim(digits); /* "bad" white space, allowed before an extension */
+    c->left = 0;
+    for (size_t i = 0; i < digits.len; i++) {
+        int digit = hex_digit(digits.at[i]);
+        if (digit < 0)
+            return http_refuse(r, 400, "a chunk must begin with its size in hexadecimal");
+        if (c->left >> 58)
+            return http_refuse(r, 413, "a chunk is larger than any body may be");
+        c->left = c->left * 16 + (unsigned)digit;
+    }
+    if (digits.len == 0 || digits.at != line.at)
+        return http_refuse(r, 400, "a chunk must begin with its size in hexadecimal");
+    c->state = c->left ? CHUNK_DATA : CHUNK_TRAILER;
+    return 0;
+}
+
+/* A line of the chunked framing: a size, the end of a chunk, or a trailer. */
+static int http_chunk_line(struct http_chunks *c, const char *in, size_t len,
+                           struct http_request *r)
+{
+    struct slice line;
+    struct http_request ignored = {.why = NULL};
+    int n = http_line(in, len, r, &line), verdict = 0;
+
+    if (n < 0)
+        return n;
+    if (c->state == CHUNK_END && line.len > 0)
+        return http_refuse(r, 400, "a chunk is longer than its size says");
+    if (c->state == CHUNK_SIZE && line.len > SSE_CHUNK_LINE_BYTES)
+        return http_refuse(r, 400, "a chunk's size line is over 256 bytes");
+    size_t whole = n > 0 ? (size_t)n : line.len;
+    if (line.len > 0 && c->trailers + whole > SSE_TRAILER_BYTES)
+        return http_refuse(r, 431, "the trailer fields are over 4096 bytes");
+    if (n == HTTP_MORE)
+        return HTTP_MORE;
+    if (c->state == CHUNK_SIZE) {
+        verdict = http_chunk_size(c, line, r);
+    } else if (c->state == CHUNK_END) {
+        c->state = CHUNK_SIZE;
+    } else if (line.len == 0) {
+        c->state = CHUNK_DONE;
+    } else {
+        c->trailers += whole;
+        verdict = http_parse_field(line, &ignored);
+        r->why = ignored.why;
+    }
+    return verdict < 0 ? verdict : n;
+}
+
+/* Decodes as much of in[0..len) as it can, handing stretches of data to *data: one call returns
+ * after one stretch or one line. Returns the bytes consumed, HTTP_MORE if more input is needed, or
+ * minus a status. Done when c->state is CHUNK_DONE. */
+static int http_decode_chunk(struct http_chunks *c, const char *in, size_t len, struct slice *data,
+                             struct http_request *r)
+{
+    *data = (struct slice){in, 0};
+    if (c->state != CHUNK_DATA)
+        return http_chunk_line(c, in, len, r);
+    data->len = c->left < len ? (size_t)c->left : len;
+    c->left -= data->len;
+    if (c->left == 0)
+        c->state = CHUNK_END;
+    return (int)data->len;
+}
+
+/* The parameter `name` of a query, decoded (RFC 3986 section 3.4; `+` is a space). Returns its
+ * length, 0 if it is absent or empty, or -1 if it is malformed or over `cap`. */
+static int http_query(struct slice query, const char *name, char *value, size_t cap)
+{
+    while (query.at) {
+        struct slice pair = slice_cut(&query, '&'), key = slice_cut(&pair, '=');
+        if (slice_is(key, name) && pair.len > 0)
+            return percent_decode(pair, true, value, cap);
+    }
+    return 0;
+}
+
+/* ==== Origins ===================================================================================
+ *
+ * Every page that a browser shows can make it send requests, to a server on the same machine too.
+ * Programs send none of the fields below and are not concerned. */
+
+/* scheme://host[:port] (RFC 6454 section 6.1); the port is the scheme's own where none is given */
+static bool origin_parse(struct slice s, struct origin *o)
+{
+    struct slice rest = s;
+    if (s.len == 0 || s.len > SSE_ORIGIN_BYTES || s.at[s.len - 1] == ':')
+        return false;
+    o->scheme = slice_cut(&rest, ':');
+    if (o->scheme.len == 0 || rest.len < 3 || memcmp(rest.at, "//", 2) != 0)
+        return false;
+    for (size_t i = 0; i < o->scheme.len; i++)
+        if (!char_is_alnum(o->scheme.at[i]) && !strchr("+-.", o->scheme.at[i]))
+            return false;
+    if (!host_split((struct slice){rest.at + 2, rest.len - 2}, &o->host, &o->port))
+        return false;
+    if (o->port == 0)
+        o->port = slice_is_nocase(o->scheme, "https")  ? 443
+                  : slice_is_nocase(o->scheme, "http") ? 80
+                                                       : 0;
+    return true;
+}
+
+/* An option's value: an origin or `*`. */
+static bool origin_is_valid(const char *value)
+{
+    struct origin ignored;
+    return strcmp(value, "*") == 0 || origin_parse(slice_of(value), &ignored);
+}
+
+/* The --cors entry that covers this origin, `*` only if none names it, or NULL. */
+static const char *origin_listed(const struct sse_config *config, struct slice origin)
+{
+    struct origin asked, listed;
+    bool parsed = origin.at && origin_parse(origin, &asked);
+    const char *any = NULL;
+    for (size_t i = 0; origin.at && i < config->cors_count; i++) {
+        if (strcmp(config->cors[i], "*") == 0)
+            any = config->cors[i];
+        if (parsed && origin_parse(slice_of(config->cors[i]), &listed) &&
+            asked.port == listed.port && slice_same_nocase(asked.host, listed.host) &&
+            slice_same_nocase(asked.scheme, listed.scheme))
+            return config->cors[i];
+    }
+    return any;
+}
+
+/* Does the origin's host and port equal those the client asked for, whatever the scheme? */
+static bool origin_is_own(struct slice origin, struct slice authority)
+{
+    struct origin o;
+    struct slice host;
+    unsigned port;
+    if (!origin_parse(origin, &o) || !host_split(authority, &host, &port))
+        return false;
+    if (port == 0)
+        port = slice_is_nocase(o.scheme, "https") ? 443 : 80;
+    return port == o.port && slice_same_nocase(host, o.host);
+}
+
+/* On loopback a DNS name that was made to point here ("rebinding") must be no way in: only
+ * localhost, an IP literal, and the host of a listed origin are names for this machine. */
+static bool authority_is_trusted(const struct sse_config *config, struct slice authority)
+{
+    struct slice host;
+    struct origin listed;
+    struct in_addr ignored;
+    char address[INET_ADDRSTRLEN] = "";
+    unsigned port;
+
+    if (!authority.at || !host_split(authority, &host, &port))
+        return true; /* HTTP/1.0 without Host: no browser */
+    if (slice_is_nocase(host, "localhost") || host.at[0] == '[')
+        return true;
+    if (host.len < sizeof address) {
+        memcpy(address, host.at, host.len);
+        if (inet_pton(AF_INET, address, &ignored) == 1)
+            return true;
+    }
+    for (size_t i = 0; i < config->cors_count; i++)
+        if (strcmp(config->cors[i], "*") == 0 ||
+            (origin_parse(slice_of(config->cors[i]), &listed) &&
+             slice_same_nocase(listed.host, host)))
+            return true;
+    return false;
+}
+
+/* Why this request counts as a foreign page's; NULL if it does not. */
+static const char *origin_objection(const struct sse_server *server, const struct http_request *r)
+{
+    if (server->on_loopback && !authority_is_trusted(&server->config, r->authority))
+        return "this server listens on loopback and does not answer to that Host; behind a proxy "
+               "on the same machine, list the public origin with --cors";
+    if (r->origin.at) {
+        if (origin_is_own(r->origin, r->authority) || origin_listed(&server->config, r->origin))
+            return NULL;
+        return "pages of that origin may not use this server; --cors would list it";
+    }
+    if (r->sec_fetch_site.at && !slice_is(r->sec_fetch_site, "same-origin") &&
+        !slice_is(r->sec_fetch_site, "none"))
+        return "another site's page may not use this server; --cors would list its origin";
+    return NULL;
+}
+
+/* ==== Users =====================================================================================
+ *
+ * A table of fixed size: open addressing with linear probing over twice as many cells as users,
+ * so that a look-up, hit or miss, ends after a few cells. The hash is keyed with random bytes, so
+ * that nobody can choose names that pile up. Invariant: a cell's user is reachable from its home
+ * cell without crossing an empty one. */
+
+#define ROTATE(x, by) (((x) << (by)) | ((x) >> (64 - (by))))
+
+static void sip_round(uint64_t v[4])
+{
+    v[0] += v[1], v[1] = ROTATE(v[1], 13) ^ v[0], v[0] = ROTATE(v[0], 32);
+    v[2] += v[3], v[3] = ROTATE(v[3], 16) ^ v[2];
+    v[0] += v[3], v[3] = ROTATE(v[3], 21) ^ v[0];
+    v[2] += v[1], v[1] = ROTATE(v[1], 17) ^ v[2], v[2] = ROTATE(v[2], 32);
+}
+
+/* SipHash-1-3 (Aumasson and Bernstein 2012): a keyed hash for tables that strangers fill. */
+static uint64_t sip_hash(const uint64_t key[2], const char *bytes, size_t len)
+{
+    uint64_t v[4] = {key[0] ^ 0x736f6d6570736575u, key[1] ^ 0x646f72616e646f6du,
+                     key[0] ^ 0x6c7967656e657261u, key[1] ^ 0x7465646279746573u};
+    for (size_t i = 0; i <= len; i += 8) {
+        size_t n = len - i < 8 ? len - i : 8;
+        uint64_t word = 0;
+        for (size_t k = 0; k < n; k++)
+            word |= (uint64_t)(unsigned char)bytes[i + k] << (8 * k);
+        if (n < 8)
+            word |= (uint64_t)len << 56;
+        v[3] ^= word;
+        sip_round(v);
+        v[0] ^= word;
+    }
+    v[2] ^= 0xff;
+    for (int i = 0; i < 3; i++)
+        sip_round(v);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+/* The cell that holds this name, or the empty one where it would go. */
+static uint32_t table_cell_locked(struct sse_server *server, struct slice name, uint64_t hash)
+{
+    uint32_t cell = (uint32_t)hash & server->index_mask;
+    for (; server->index[cell]; cell = (cell + 1) & server->index_mask) {
+        const struct user *u = &server->users[server->index[cell] - 1];
+        if (u->hash == hash && u->name_len == name.len && !memcmp(u->name, name.at, name.len))
+            break;
+    }
+    return cell;
+}
+
+/* Empties a cell and closes the gap: a later user of the same run moves into it unless that would
+ * put it before its home cell. */
+static void table_remove_locked(struct sse_server *server, const struct user *user)
+{
+    uint32_t mask = server->index_mask;
+    uint32_t gap =
+        table_cell_locked(server, (struct slice){user->name, user->name_len}, user->hash);
+
+    for (uint32_t cell = (gap + 1) & mask; server->index[cell]; cell = (cell + 1) & mask) {
+        uint32_t home = (uint32_t)server->users[server->index[cell] - 1].hash & mask;
+        if (((cell - home) & mask) >= ((cell - gap) & mask)) {
+            server->index[gap] = server->index[cell];
+            gap = cell;
+        }
+    }
+    server->index[gap] = 0;
+}
+
+/* The away list: Disconnected users, who left longest ago first. */
+static void away_unlink_locked(struct sse_server *server, struct user *user)
+{
+    uint32_t *before =
+        user->away_prev ? &server->users[user->away_prev - 1].away_next : &server->away_head;
+    uint32_t *after =
+        user->away_next ? &server->users[user->away_next - 1].away_prev : &server->away_tail;
+    *before = user->away_next;
+    *after = user->away_prev;
+}
+
+static void away_add(struct sse_server *server, struct user *user)
+{
+    uint32_t slot = (uint32_t)(user - server->users) + 1;
+    pthread_mutex_lock(&server->away_lock);
+    user->away_prev = server->away_tail;
+    user->away_next = 0;
+    *(user->away_prev ? &server->users[user->away_prev - 1].away_next : &server->away_head) = slot;
+    server->away_tail = slot;
+    pthread_mutex_unlock(&server->away_lock);
+}
+
+static void away_remove(struct sse_server *server, struct user *user)
+{
+    pthread_mutex_lock(&server->away_lock);
+    away_unlink_locked(server, user);
+    pthread_mutex_unlock(&server->away_lock);
+}
+
+/* Takes whoever left longest ago out of the table. NULL if everyone is Connected, or in use at this
+ * moment; `any` lets the next one go instead of one in use. The caller holds the table's write
+ * lock, so that nobody can be pinned meanwhile. */
+static struct user *table_evict_locked(struct sse_server *server, bool any)
+{
+    struct user *user = NULL;
+    pthread_mutex_lock(&server->away_lock);
+    for (uint32_t slot = server->away_head; slot && !user;) {
+        struct user *candidate = &server->users[slot - 1];
+        if (atomic_load(&candidate->pins) == 0)
+            user = candidate;
+        slot = any ? candidate->away_next : 0;
+    }
+    if (user)
+        away_unlink_locked(server, user);
+    pthread_mutex_unlock(&server->away_lock);
+    if (user)
+        table_remove_locked(server, user);
+    return user;
+}
+
+static void log_reset(struct log *log);
+
+/* A slot never used before, with what it keeps for good: its mutex and its share of memory. */
+static struct user *table_new_slot_locked(struct sse_server *server)
+{
+    struct user *user = &server->users[server->users_made];
+    char *memory = server->logs + server->users_made * server->log_bytes;
+
+    if (pthread_mutex_init(&user->lock, NULL) != 0)
+        return NULL;
+    user->log = (struct log){.starts = (uint32_t *)(void *)memory,
+                             .ring = memory + server->config.history * sizeof(uint32_t),
+                             .max_count = server->config.history,
+                             .max_bytes = server->config.history_bytes};
+    server->users_made++;
+    return user;
+}
+
+/* Puts a new user into the empty cell that was found for it. */
+static struct user *table_add_locked(struct sse_server *server, struct slice name, uint64_t hash,
+                                     bool any)
+{
+    struct user *user = server->users_made < server->config.max_users
+                            ? table_new_slot_locked(server)
+                            : table_evict_locked(server, any);
+    if (!user)
+        return NULL;
+    memcpy(user->name, name.at, name.len);
+    user->name[name.len] = 0;
+    user->name_len = (uint8_t)name.len;
+    user->hash = hash;
+    user->epoch = server->next_epoch++;
+    user->handed = 0;
+    user->hold_until_ms = 0;
+    log_reset(&user->log);
+    /* The cell is looked up only now: eviction may have moved it. */
+    server->index[table_cell_locked(server, name, hash)] = (uint32_t)(user - server->users) + 1;
+    away_add(server, user);
+    return user;
+}
+
+/* Is there a slot never used, or somebody who could make room? */
+static bool table_has_room(struct sse_server *server)
+{
+    pthread_rwlock_rdlock(&server->table_lock);
+    pthread_mutex_lock(&server->away_lock);
+    bool room = server->users_made < server->config.max_users || server->away_head != 0;
+    pthread_mutex_unlock(&server->away_lock);
+    pthread_rwlock_unlock(&server->table_lock);
+    return room;
+}
+
+/* Finds a user and pins it; the caller unpins. NULL if there is none. */
+static struct user *user_find(struct sse_server *server, struct slice name)
+{
+    uint64_t hash = sip_hash(server->hash_key, name.at, name.len);
+    struct user *user = NULL;
+
+    pthread_rwlock_rdlock(&server->table_lock);
+    uint32_t slot = server->index[table_cell_locked(server, name, hash)];
+    if (slot) {
+        user = &server->users[slot - 1];
+        atomic_fetch_add(&user->pins, 1);
+    }
+    pthread_rwlock_unlock(&server->table_lock);
+    return user;
+}
+
+/* The same, but adds who was never seen. Whoever is to make room may be in use for a moment: that
+ * is waited for a little. NULL if nobody can make room: everyone is Connected. */
+static struct user *user_find_or_add(struct sse_server *server, struct slice name)
+{
+    enum { TRIES = 64 };
+    uint64_t hash = sip_hash(server->hash_key, name.at, name.len);
+    struct user *user = user_find(server, name);
+
+    for (int tries = 1; !user && tries <= TRIES; tries++) {
+        pthread_rwlock_wrlock(&server->table_lock);
+        uint32_t slot = server->index[table_cell_locked(server, name, hash)];
+        user =
+            slot ? &server->users[slot - 1] : table_add_locked(server, name, hash, tries == TRIES);
+        if (user)
+            atomic_fetch_add(&user->pins, 1);
+        pthread_rwlock_unlock(&server->table_lock);
+        if (!user && !table_has_room(server))
+            break;
+        if (!user)
+            sched_yield();
+    }
+    return user;
+}
+
+static void user_unpin(struct user *user)
+{
+    atomic_fetch_sub(&user->pins, 1);
+}
+
+/* Walks all users: pins the next one from slot *at on and moves *at past it. NULL at the end. */
+static struct user *user_each(struct sse_server *server, uint32_t *at)
+{
+    struct user *user = NULL;
+    pthread_rwlock_rdlock(&server->table_lock);
+    if (*at < server->users_made) {
+        user = &server->users[(*at)++];
+        atomic_fetch_add(&user->pins, 1);
+    }
+    pthread_rwlock_unlock(&server->table_lock);
+    return user;
+}
+
+/* ==== Log =======================================================================================
+ *
+ * A ring of bytes with the user's newest messages, each framed as it goes over the wire, so that
+ * writing any number of them to a stream is one call over at most two stretches of memory.
+ * Invariants: the bytes from tail to head are whole frames, head - tail <= cap <= max_bytes,
+ * next - first <= max_count. The caller holds the user's mutex. */
+
+enum { LOG_FIRST_BYTES = 1024 }; /* a ring begins this small, and doubles when it must */
+
+static void log_reset(struct log *log)
+{
+    log->cap = log->max_bytes < LOG_FIRST_BYTES ? log->max_bytes : LOG_FIRST_BYTES;
+    log->origin = log->tail = log->head = 0;
+    log->first = log->next = 1;
+}
+
+/* Position where message seq's frame begins, for first <= seq <= next. */
+static uint32_t log_start(const struct log *log, uint64_t seq)
+{
+    return seq == log->next ? log->head : log->starts[seq % log->max_count];
+}
+
+/* Index in the ring of the byte at a position. */
+static uint32_t log_index(const struct log *log, uint32_t position)
+{
+    uint64_t index = (uint64_t)log->origin + (position - log->tail);
+    return (uint32_t)(index < log->cap ? index : index - log->cap);
+}
+
+static void log_drop_oldest(struct log *log)
+{
+    uint32_t second = log_start(log, log->first + 1);
+    log->origin = log_index(log, second);
+    log->tail = second;
+    log->first++;
+}
+
+/* Makes room for one more frame: drops the oldest ones, and lets the ring grow. */
+static void log_make_room(struct log *log, uint32_t need)
+{
+    uint64_t cap = log->cap;
+
+    while (log->next - log->first == log->max_count ||
+           (uint64_t)(log->head - log->tail) + need > log->max_bytes)
+        log_drop_oldest(log);
+    need += log->head - log->tail;
+    while (cap < need)
+        cap = cap * 2 < log->max_bytes ? cap * 2 : log->max_bytes;
+    if (cap != log->cap && (uint64_t)log->origin + (log->head - log->tail) > log->cap) {
+        uint32_t old_end = log->cap - log->origin; /* wrapped: its older part moves to the end */
+        memmove(log->ring + cap - old_end, log->ring + log->origin, old_end);
+        log->origin = (uint32_t)cap - old_end;
+    }
+    log->cap = (uint32_t)cap;
+    if (log->head == log->tail)
+        log->origin = 0; /* empty: start over, in memory already touched */
+}
+
+static void log_put(struct log *log, const char *bytes, size_t len)
+{
+    uint32_t at = log_index(log, log->head);
+    size_t before_end = log->cap - at < len ? log->cap - at : len;
+    if (len == 0)
+        return;
+    memcpy(log->ring + at, bytes, before_end);
+    memcpy(log->ring, bytes + before_end, len - before_end);
+    log->head += (uint32_t)len;
+}
+
+/* Takes the next line off a body: CR LF, LF and CR each end one, and after the last end there is
+ * one line more. rest->at is NULL when all are taken. */
+static struct slice body_line(struct slice *rest)
+{
+    struct slice line = {rest->at, 0};
+    while (line.len < rest->len && line.at[line.len] != '\n' && line.at[line.len] != '\r')
+        line.len++;
+    size_t used = line.len;
+    if (used == rest->len) {
+        *rest = (struct slice){NULL, 0};
+        return line;
+    }
+    used += line.at[used] == '\r' && used + 1 < rest->len && line.at[used + 1] == '\n' ? 2 : 1;
+    *rest = (struct slice){rest->at + used, rest->len - used};
+    return line;
+}
+
+/* Bytes of the frame's `data:` lines and the empty line that ends it. */
+static uint64_t frame_data_bytes(struct slice body)
+{
+    uint64_t bytes = 1;
+    do
+        bytes += body_line(&body).len + strlen("data: \n");
+    while (body.at);
+    return bytes;
+}
+
+static void id_print(struct text *t, uint64_t epoch, uint64_t seq)
+{
+    text_print(t, "%" PRIx64 "-%" PRIu64, epoch, seq);
+}
+
+/* Reads an id exactly as id_print writes it. */
+static bool id_parse(struct slice id, uint64_t *epoch, uint64_t *seq)
+{
+    struct slice rest = id, hex = slice_cut(&rest, '-');
+    char canonical[SSE_ID_BYTES];
+    struct text again = text_over(canonical, sizeof canonical);
+
+    *epoch = 0;
+    for (size_t i = 0; i < hex.len && i < 16 && hex_digit(hex.at[i]) >= 0; i++)
+        *epoch = *epoch * 16 + (unsigned)hex_digit(hex.at[i]);
+    if (!text_number(rest, UINT64_MAX - 1, seq))
+        return false;
+    id_print(&again, *epoch, *seq);
+    return again.len == id.len && memcmp(canonical, id.at, id.len) == 0;
+}
+
+/* Frames a message (WHATWG HTML section 9.2.5) and appends it. `event` may be empty, `body` must
+ * have a non-NULL at. False if the frame alone is over max_bytes; then nothing has changed. */
+static bool log_append(struct log *log, uint64_t epoch, struct slice event, struct slice body)
+{
+    char prefix[SSE_ID_BYTES + SSE_EVENT_BYTES + 16];
+    struct text t = text_over(prefix, sizeof prefix);
+
+    text_string(&t, "id: ");
+    id_print(&t, epoch, log->next);
+    text_string(&t, "\n");
+    if (event.len) {
+        text_string(&t, "event: ");
+        text_put(&t, event.at, event.len);
+        text_string(&t, "\n");
+    }
+    uint64_t bytes = t.len + frame_data_bytes(body);
+    if (bytes > log->max_bytes)
+        return false;
+    log_make_room(log, (uint32_t)bytes);
+    log->starts[log->next % log->max_count] = log->head;
+    log_put(log, prefix, t.len);
+    do {
+        struct slice line = body_line(&body);
+        log_put(log, "data: ", 6);
+        log_put(log, line.at, line.len);
+        log_put(log, "\n", 1);
+    } while (body.at);
+    log_put(log, "\n", 1);
+    log->next++;
+    return true;
+}
+
+/* ==== Streams ===================================================================================
+ *
+ * A stream is a cursor into its user's log, and everything it is ever sent goes through
+ * stream_flush_locked(): its own few bytes first, then the log from the cursor on. Whoever holds
+ * the user's mutex may call it: a sender for a stream that has kept up, its own thread for one
+ * that has not. Nobody ever waits for a socket there. */
+
+static const char KEEP_ALIVE[] = "data: <3: Keep alive\n\n";
+static const char KEEP_ALIVE_COMMENT[] = ": <3: Keep alive\n\n";
+
+static struct slice keep_alive(const struct sse_config *config)
+{
+    return slice_of(config->heartbeat_comment ? KEEP_ALIVE_COMMENT : KEEP_ALIVE);
+}
+
+/* Makes the stream's thread look. Shutting the socket for reading, which says nothing to the
+ * client, ends a poll(): there is no need for a descriptor to wake it by. */
+static void stream_wake_locked(struct stream *s)
+{
+    s->stirred = true;
+    pthread_cond_signal(&s->wake);
+    if (s->polling && (s->gone || s->bye != STAY))
+        shutdown(s->transport->fd, SHUT_RD);
+}
+
+/* No longer counts as open. The last one to go makes its user Disconnected. */
+static void stream_unlink_locked(struct sse_server *server, struct stream *s)
+{
+    struct user *user = s->user;
+    if (!s->linked)
+        return;
+    s->linked = false;
+    *(s->prev ? &s->prev->next : &user->streams) = s->next;
+    if (s->next)
+        s->next->prev = s->prev;
+    atomic_fetch_sub(&server->stream_count, 1);
+    if (--user->stream_count == 0)
+        away_add(server, user);
+}
+
+static void stream_link_locked(struct sse_server *server, struct stream *s)
+{
+    struct user *user = s->user;
+    if (user->stream_count++ == 0)
+        away_remove(server, user);
+    atomic_fetch_add(&server->stream_count, 1);
+    s->next = user->streams;
+    if (s->next)
+        s->next->prev = s;
+    user->streams = s;
+    s->linked = true;
+}
+
+/* What is due: its own bytes, then the log from the cursor to its end. */
+static int stream_gather_locked(const struct stream *s, struct iovec parts[3], size_t *total)
+{
+    const struct log *log = &s->user->log;
+    uint64_t end = s->until < log->next ? s->until : log->next;
+    int n = 0;
+
+    *total = s->own.len;
+    if (s->own.len)
+        parts[n++] = (struct iovec){(void *)s->own.at, s->own.len};
+    if (s->seq < end) {
+        uint32_t from = log_start(log, s->seq) + s->written;
+        size_t len = log_start(log, end) - from, at = log_index(log, from);
+        size_t before_end = log->cap - at < len ? log->cap - at : len;
+        *total += len;
+        parts[n++] = (struct iovec){log->ring + at, before_end};
+        if (len > before_end)
+            parts[n++] = (struct iovec){log->ring, len - before_end};
+    }
+    return n;
+}
+
+/* Moves the cursor past n bytes that the operating system has taken. */
+static void stream_advance_locked(struct stream *s, size_t n)
+{
+    const struct log *log = &s->user->log;
+    size_t own = n < s->own.len ? n : s->own.len;
+
+    s->own.at += own;
+    s->own.len -= own;
+    n -= own;
+    while (n > 0) {
+        size_t left = log_start(log, s->seq + 1) - log_start(log, s->seq) - s->written;
+        if (n < left) {
+            s->written += (uint32_t)n;
+            return;
+        }
+        n -= left;
+        s->written = 0;
+        if (s->seq++ > s->user->handed)
+            s->user->handed = s->seq - 1;
+    }
+}
+
+/* Writes all that is due, as far as the socket takes it without waiting. */
+static void stream_flush_locked(struct sse_server *server, struct stream *s)
+{
+    struct iovec parts[3];
+    size_t total;
+
+    if (s->seq < s->user->log.first && s->seq < s->until)
+        s->gone = true; /* fell out of the log: what it needs next is overwritten */
+    int count = s->gone ? 0 : stream_gather_locked(s, parts, &total);
+    s->behind = false;
+    if (count > 0) {
+        ssize_t n = transport_write(s->transport, parts, count);
+        s->gone = n == 0;
+        s->behind = n != (ssize_t)total; /* a short write means a full socket */
+        if (n > 0)
+            stream_advance_locked(s, (size_t)n);
+        if (s->behind)
+            stream_wake_locked(s);
+    }
+    if (s->gone) {
+        stream_unlink_locked(server, s);
+        stream_wake_locked(s);
+    }
+}
+
+/* May this user open one more stream? SSE_OK, SSE_ESTOPPING, SSE_EHELD or SSE_EBUSY. */
+static int user_admits_locked(struct sse_server *server, struct user *user)
+{
+    if (atomic_load(&server->stopping))
+        return SSE_ESTOPPING;
+    if (user->hold_until_ms > now_ms())
+        return SSE_EHELD;
+    return user->stream_count < server->config.max_streams ? SSE_OK : SSE_EBUSY;
+}
+
+/* Sets the cursor: after the message that the client names as its last, or else after the newest
+ * that any stream was handed. Writes to `gap` what must be said about messages lost between. */
+static void stream_start_locked(struct stream *s, struct slice last_event_id, struct text *gap)
+{
+    const struct log *log = &s->user->log;
+    uint64_t epoch, seq = s->user->handed;
+
+    if (last_event_id.len &&
+        (!id_parse(last_event_id, &epoch, &seq) || epoch != s->user->epoch || seq >= log->next)) {
+        seq = log->first - 1;
+        text_string(gap, "event: gap\ndata: {\"missed\":null}\n\n");
+    }
+    s->seq = seq + 1 > log->first ? seq + 1 : log->first;
+    if (s->seq > seq + 1)
+        text_print(gap, "event: gap\ndata: {\"missed\":%" PRIu64 "}\n\n", s->seq - (seq + 1));
+}
+
+/* Opens a stream: appends its greeting to `out`, which holds the head of the answer and must live
+ * until s->own is written, and links it to its user (pinned by the caller for as long as *s
+ * lives). From here on senders write to it. On failure `out` is as it was. SSE_ESTOPPING,
+ * SSE_EHELD, SSE_EBUSY. */
+static int stream_open(struct sse_server *server, struct user *user, struct slice last_event_id,
+                       struct text *out, struct stream *s)
+{
+    char gap_bytes[64];
+    struct text gap = text_over(gap_bytes, sizeof gap_bytes);
+
+    pthread_mutex_lock(&user->lock);
+    int code = user_admits_locked(server, user);
+    if (code == SSE_OK) {
+        s->user = user;
+        s->until = UINT64_MAX;
+        stream_start_locked(s, last_event_id, &gap);
+        text_print(out, "retry: %u\n\nid: ", server->config.retry_ms);
+        id_print(out, user->epoch, s->seq - 1);
+        text_print(out, "\ndata: User '%s' connected\n\n", user->name);
+        struct slice beat = keep_alive(&server->config);
+        text_put(out, beat.at, beat.len);
+        text_put(out, gap.at, gap.len);
+        s->own = (struct slice){out->at, out->len};
+        stream_link_locked(server, s);
+        stream_flush_locked(server, s);
+        s->greeted = s->own.len == 0;
+    }
+    pthread_mutex_unlock(&user->lock);
+    return code;
+}
+
+/* Between one and five times the configured retry, so that clients come back spread out. */
+static uint64_t retry_spread(struct sse_server *server)
+{
+    uint64_t draw = atomic_fetch_add(&server->retry_seed, 0x9E3779B97F4A7C15u);
+    draw = (draw ^ (draw >> 31)) * 0xBF58476D1CE4E5B9u; /* scatters a counter: splitmix64 */
+    draw ^= draw >> 27;
+    return server->config.retry_ms + draw % (4 * (uint64_t)server->config.retry_ms + 1);
+}
+
+static void stream_farewell(struct sse_server *server, const struct stream *s, struct text *t)
+{
+    if (s->bye == BYE_DISCONNECTED)
+        text_print(t, "event: disconnected\ndata: User '%s' disconnected\n\n", s->user->name);
+    else
+        text_print(t, "retry: %" PRIu64 "\n\n", retry_spread(server));
+}
+
+/* What a stream's own thread knows about its course. */
+struct stream_course {
+    int64_t beat_ms;    /* when the next keep-alive is due */
+    int64_t give_up_ms; /* when a farewell that nobody takes is abandoned; 0 before it is due */
+    struct text farewell;
+};
+
+/* One turn of the stream's thread: writes what is due. False when the stream is over. At every
+ * heartbeat something is written, so a peer that vanished without a word has left one unanswered for
+ * almost two when the second comes: hence one and three quarters. */
+static bool stream_turn_locked(struct sse_server *server, struct stream *s,
+                               struct stream_course *course)
+{
+    int64_t now = now_ms(), interval = (int64_t)server->config.heartbeat_s * 1000;
+    bool beat = now >= course->beat_ms;
+
+    if (beat) {
+        if (s->bye == STAY && !s->behind)
+            s->own = keep_alive(&server->config);
+        bool late = now - course->beat_ms >= interval; /* the machine slept: start over */
+        course->beat_ms = (late ? now : course->beat_ms) + interval;
+    }
+    stream_flush_locked(server, s);
+    if (beat && transport_is_silent(s->transport, (unsigned)interval / 4 * 7))
+        s->gone = true;
+    if (s->bye == STAY || s->gone)
+        return !s->gone;
+    if (course->give_up_ms == 0)
+        course->give_up_ms = now + SSE_FAREWELL_MS;
+    if (s->own.len == 0 && s->seq == s->until && course->farewell.len == 0) {
+        stream_farewell(server, s, &course->farewell);
+        s->own = (struct slice){course->farewell.at, course->farewell.len};
+        stream_flush_locked(server, s);
+    }
+    bool said = s->own.len == 0 && s->seq == s->until;
+    return !s->gone && !said && now < course->give_up_ms;
+}
+
+/* What a client says on a stream is read and dropped; one that says much at once is none of ours.
+ * False if it has closed, or is to be. */
+static bool stream_drop_input(struct stream *s)
+{
+    char sink[256];
+    for (int reads = 0; reads < 64; reads++) {
+        ssize_t n = transport_read(s->transport, sink, sizeof sink, false);
+        if (n <= 0)
+            return n == IO_LATER;
+    }
+    return false;
+}
+
+/* Sleeps until there is room in the socket, a keep-alive is due, or the stream is stirred. False
+ * when the client has closed. */
+static bool stream_sleep_locked(struct stream *s, const struct stream_course *course)
+{
+    int64_t left = (course->give_up_ms ? course->give_up_ms : course->beat_ms) - now_ms();
+    struct timespec until = time_in(left > 0 ? left : 0);
+    bool heard;
+
+    if (s->behind) {
+        /* A leaving stream may have been shut for reading: that would end every poll. */
+        short reading = s->bye == STAY ? POLLIN : 0;
+        struct pollfd on = {.fd = s->transport->fd, .events = (short)(POLLOUT | reading)};
+        s->polling = true;
+        pthread_mutex_unlock(&s->user->lock);
+        int n = poll(&on, 1, left > 0 ? (int)left : 0);
+        pthread_mutex_lock(&s->user->lock);
+        s->polling = false;
+        heard = n > 0 && (on.revents & ~POLLOUT);
+    } else {
+        while (!s->stirred && !atomic_load(&s->heard))
+            if (pthread_cond_timedwait(&s->wake, &s->user->lock, &until) != 0)
+                break;
+        heard = atomic_exchange(&s->heard, false);
+    }
+    s->stirred = false;
+    if (s->gone || s->bye != STAY)
+        return true; /* its next turn knows what to do */
+    return !heard || stream_drop_input(s);
+}
+
+/* Serves an open stream on its own thread until it is over. True if the server ended it and the
+ * client is there to see. */
+static bool stream_run(struct sse_server *server, struct stream *s)
+{
+    char farewell[SSE_USER_BYTES + 64];
+    struct stream_course course = {.beat_ms = now_ms() + (int64_t)server->config.heartbeat_s * 1000,
+                                   .farewell = text_over(farewell, sizeof farewell)};
+    bool client_there = true;
+
+    pthread_mutex_lock(&s->user->lock);
+    while (client_there && stream_turn_locked(server, s, &course))
+        client_there = stream_sleep_locked(s, &course);
+    stream_unlink_locked(server, s);
+    client_there = client_there && !s->gone;
+    pthread_mutex_unlock(&s->user->lock);
+    return client_there;
+}
+
+/* ==== Messaging =================================================================================
+ *
+ * What embedders call, and what the routes are built on. */
+
+static bool event_is_valid(struct slice event)
+{
+    static const char *const reserved[] = {"open", "error", "gap", "disconnected"};
+    for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)
+        if (slice_is(event, reserved[i]))
+            return false;
+    return event.len <= SSE_EVENT_BYTES && text_is_name(event.at, event.len);
+}
+
+/* Adds a message to a pinned user's log and writes it to the streams that have kept up. */
+static int user_send(struct sse_server *server, struct user *user, struct slice event,
+                     struct slice body, struct sse_receipt *receipt)
+{
+    struct text id = text_over(receipt->id, sizeof receipt->id - 1);
+
+    pthread_mutex_lock(&user->lock);
+    if (!log_append(&user->log, user->epoch, event, body)) {
+        pthread_mutex_unlock(&user->lock);
+        return SSE_ETOOBIG;
+    }
+    for (struct stream *s = user->streams, *next; s; s = next) {
+        next = s->next; /* a stream that fails is unlinked */
+        if (!s->behind || s->seq < user->log.first)
+            stream_flush_locked(server, s);
+        receipt->streams += s->linked;
+        receipt->delivered += s->linked && s->seq == user->log.next;
+    }
+    id_print(&id, user->epoch, user->log.next - 1);
+    pthread_mutex_unlock(&user->lock);
+    receipt->id[id.len] = 0;
+    receipt->users++;
+    return SSE_OK;
+}
+
+/* Arguments as slices; false if they are not what the public functions take. */
+static bool message_arguments(const char *event, const char *data, size_t len,
+                              struct slice *event_out, struct slice *body_out)
+{
+    *event_out = slice_of(event ? event : "");
+    *body_out = (struct slice){data ? data : "", len};
+    return event_is_valid(*event_out) && (data || len == 0) && text_is_utf8(body_out->at, len);
+}
+
+/* Would the frame fit a history, with an id of that many bytes? */
+static bool message_fits(const struct sse_server *server, size_t id_bytes, struct slice event,
+                         struct slice body)
+{
+    size_t name_bytes = event.len ? strlen("event: \n") + event.len : 0;
+    return strlen("id: \n") + id_bytes + name_bytes + frame_data_bytes(body) <=
+           server->config.history_bytes;
+}
+
+int sse_send(struct sse_server *server, const char *user, const char *event, const char *data,
+             size_t len, struct sse_receipt *receipt)
+{
+    struct sse_receipt unasked = {.users = 0};
+    struct slice name = slice_of(user), event_name, body;
+
+    receipt = receipt ? receipt : &unasked;
+    *receipt = (struct sse_receipt){.users = 0};
+    if (!text_is_user(name.at, name.len) ||
+        !message_arguments(event, data, len, &event_name, &body))
+        return SSE_EINVAL;
+    struct user *found = user_find(server, name);
+    if (!found) { /* nobody is added, or has to make room, for what does not fit */
+        if (!message_fits(server, strlen("ffffffffffffffff-1"), event_name, body))
+            return SSE_ETOOBIG;
+        found = user_find_or_add(server, name);
+    }
+    if (!found)
+        return SSE_EFULL;
+    int code = user_send(server, found, event_name, body, receipt);
+    user_unpin(found);
+    return code;
+}
+
+int sse_broadcast(struct sse_server *server, const char *event, const char *data, size_t len,
+                  struct sse_receipt *receipt)
+{
+    struct sse_receipt unasked = {.users = 0};
+    struct slice event_name, body;
+    struct user *found;
+    uint32_t at = 0;
+
+    receipt = receipt ? receipt : &unasked;
+    *receipt = (struct sse_receipt){.users = 0};
+    if (!message_arguments(event, data, len, &event_name, &body))
+        return SSE_EINVAL;
+    /* Ids differ in length between users: if the longest fits, all get the message, else nobody. */
+    if (!message_fits(server, SSE_ID_BYTES - 1, event_name, body))
+        return SSE_ETOOBIG;
+    while ((found = user_each(server, &at))) {
+        user_send(server, found, event_name, body, receipt);
+        user_unpin(found);
+    }
+    receipt->id[0] = 0;
+    return SSE_OK;
+}
+
+/* Tells all streams of a user to leave, after what they are due up to now. */
+static void user_dismiss_locked(struct sse_server *server, struct user *user, enum farewell bye)
+{
+    while (user->streams) {
+        struct stream *s = user->streams;
+        s->bye = bye;
+        s->until = user->log.next;
+        stream_unlink_locked(server, s);
+        stream_wake_locked(s);
+    }
+}
+
+int sse_disconnect(struct sse_server *server, const char *user, unsigned hold_s)
+{
+    struct slice name = slice_of(user);
+    if (!text_is_user(name.at, name.len) || hold_s > SSE_HOLD_MAX_S)
+        return SSE_EINVAL;
+    struct user *found = user_find(server, name);
+    if (!found)
+        return SSE_ENOUSER;
+    pthread_mutex_lock(&found->lock);
+    found->hold_until_ms = hold_s ? now_ms() + (int64_t)hold_s * 1000 : 0;
+    user_dismiss_locked(server, found, BYE_DISCONNECTED);
+    pthread_mutex_unlock(&found->lock);
+    user_unpin(found);
+    return SSE_OK;
+}
+
+static struct sse_user_status user_status(struct user *user)
+{
+    pthread_mutex_lock(&user->lock);
+    const struct log *log = &user->log;
+    uint64_t fresh = user->handed + 1 > log->first ? user->handed + 1 : log->first;
+    struct sse_user_status status = {.connected = user->stream_count > 0,
+                                     .streams = user->stream_count,
+                                     .queued = (unsigned)(log->next - fresh)};
+    pthread_mutex_unlock(&user->lock);
+    return status;
+}
+
+int sse_status(struct sse_server *server, const char *user, struct sse_user_status *status)
+{
+    struct slice name = slice_of(user);
+    if (!text_is_user(name.at, name.len))
+        return SSE_EINVAL;
+    struct user *found = user_find(server, name);
+    if (!found)
+        return SSE_ENOUSER;
+    *status = user_status(found);
+    user_unpin(found);
+    return SSE_OK;
+}
+
+int sse_pause(struct sse_server *server, unsigned ms)
+{
+    struct timespec until = time_in(ms);
+    int waited = 0;
+
+    pthread_mutex_lock(&server->conns_lock);
+    while (!atomic_load(&server->stopping) && waited == 0)
+        waited = pthread_cond_timedwait(&server->conns_changed, &server->conns_lock, &until);
+    pthread_mutex_unlock(&server->conns_lock);
+    return atomic_load(&server->stopping) ? SSE_ESTOPPING : SSE_OK;
+}
+
+/* ==== Answers ===================================================================================
+ *
+ * Handlers return a status and write a body; here it becomes bytes in the connection's output
+ * buffer, where the answers to pipelined requests gather and go out in one write. A body that
+ * outgrows its scratch turns chunked. */
+
+/* One request and its answer. */
+struct sse_exchange {
+    struct sse_server *server;
+    struct conn *conn;
+    struct http_request request;
+    const struct route *route;
+    char user[SSE_USER_BYTES + 1]; /* {userId} decoded */
+    size_t user_len;
+    struct slice body;
+    uint32_t body_slot; /* slot + 1 of a body that did not fit the input buffer; 0 is none */
+    bool is_head;       /* the answer has no body */
+    bool is_options;    /* the answer says what is allowed */
+    bool close;         /* the connection ends with this answer */
+    bool lost;          /* the client no longer takes the answer */
+    bool chunked;       /* the head is out, the body follows in chunks */
+    const char *type;   /* Content-Type */
+    struct text answer; /* body so far, or since the last chunk */
+};
+
+/* What a connection needs while it speaks HTTP, and gives back when it becomes a stream: a sleeping
+ * stream keeps two pages of stack and nothing else. */
+struct buffers {
+    char in[SSE_IN_BYTES];
+    char out[SSE_OUT_BYTES];
+    char scratch[SSE_SCRATCH_BYTES];
+    struct sse_exchange exchange;
+    struct buffers *next_free; /* [C] */
+};
+
+/* How the answer's body is framed where it has no Content-Length. */
+enum { FRAMED_CHUNKED = -1, FRAMED_BY_CLOSE = -2, FRAMED_STREAM = -3, FRAMED_EMPTY = -4 };
+
+static const char *status_title(int status)
+{
+    static const struct {
+        int status;
+        const char *title;
+    } titles[] = {{200, "OK"},
+                  {201, "Created"},
+                  {202, "Accepted"},
+                  {204, "No Content"},
+                  {303, "See Other"},
+                  {400, "Bad Request"},
+                  {401, "Unauthorized"},
+                  {403, "Forbidden"},
+                  {404, "Not Found"},
+                  {405, "Method Not Allowed"},
+                  {408, "Request Timeout"},
+                  {409, "Conflict"},
+                  {413, "Content Too Large"},
+                  {414, "URI Too Long"},
+                  {417, "Expectation Failed"},
+                  {422, "Unprocessable Content"},
+                  {429, "Too Many Requests"},
+                  {431, "Request Header Fields Too Large"},
+                  {500, "Internal Server Error"},
+                  {501, "Not Implemented"},
+                  {503, "Service Unavailable"},
+                  {505, "HTTP Version Not Supported"}};
+    for (size_t i = 0; i < sizeof titles / sizeof *titles; i++)
+        if (titles[i].status == status)
+            return titles[i].title;
+    return "Status";
+}
+
+/* RFC 9457. Replaces what the answer holds. */
+static void problem_write(struct text *t, int status, const char *detail)
+{
+    t->len = 0;
+    t->full = false;
+    text_print(t, "{\"title\":\"%s\",\"status\":%d,\"detail\":", status_title(status), status);
+    json_string(t, detail, strlen(detail));
+    text_string(t, "}\n");
+}
+
+/* Writes the output buffer out, however long the client takes up to SSE_ANSWER_MS. */
+static bool conn_flush(struct conn *c)
+{
+    bool written =
+        transport_write_all(&c->transport, c->out.at, c->out.len, now_ms() + SSE_ANSWER_MS);
+    c->out.len = 0;
+    return written;
+}
+
+/* Makes room for `need` bytes in the output buffer. */
+static void exchange_make_room(struct sse_exchange *x, size_t need)
+{
+    struct conn *c = x->conn;
+    if (c->out.cap - c->out.len < need && !conn_flush(c))
+        x->lost = x->close = true;
+}
+
+static void answer_methods(struct text *t, const struct route *route)
+{
+    text_string(t, route && !strstr(route->methods, "GET") ? "POST" : "GET, HEAD");
+    if (!route || strcmp(route->methods, "GET|POST") == 0)
+        text_string(t, ", POST");
+    text_string(t, ", OPTIONS\r\n");
+}
+
+/* The fields by which a browser learns what pages may do (WHATWG Fetch section 3.3). */
+static void answer_cors(struct sse_exchange *x, struct text *t)
+{
+    const struct sse_config *config = &x->server->config;
+    const char *listed = origin_listed(config, x->request.origin);
+
+    if (config->cors_count > 0)
+        text_string(t, "Vary: Origin\r\n");
+    if (!listed)
+        return;
+    if (strcmp(listed, "*") == 0)
+        text_string(t, "Access-Control-Allow-Origin: *\r\n");
+    else
+        text_print(t, "Access-Control-Allow-Origin: %.*s\r\n", (int)x->request.origin.len,
+                   x->request.origin.at);
+    if (strcmp(listed, "*") != 0)
+        text_string(t, "Access-Control-Allow-Credentials: true\r\n");
+    text_string(t, "Access-Control-Expose-Headers: Retry-After\r\n");
+    if (x->is_options) {
+        text_string(t, "Access-Control-Allow-Headers: Authorization, Content-Type, "
+                       "Last-Event-ID\r\nAccess-Control-Max-Age: 600\r\n"
+                       "Access-Control-Allow-Methods: ");
+        answer_methods(t, x->route);
+    }
+}
+
+/* Appends the status line and fields. `length` is the body's, or one of FRAMED_…. */
+static void answer_head(struct sse_exchange *x, int status, int64_t length)
+{
+    struct text *t = &x->conn->out;
+    bool persists_in_1_0 = x->request.minor == 0 && !x->close;
+
+    text_print(t, "HTTP/1.1 %d %s\r\nDate: ", status, status_title(status));
+    text_http_date(t);
+    text_string(t, "\r\n");
+    if (length != FRAMED_EMPTY)
+        text_print(t, "Content-Type: %s\r\n", x->type);
+    if (length >= 0)
+        text_print(t, "Content-Length: %" PRId64 "\r\n", length);
+    if (length == FRAMED_CHUNKED)
+        text_string(t, "Transfer-Encoding: chunked\r\n");
+    text_string(t, length == FRAMED_STREAM ? "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
+                                           : "Cache-Control: no-store\r\n");
+    if (x->close || persists_in_1_0)
+        text_print(t, "Connection: %s\r\n", x->close ? "close" : "keep-alive");
+    if (status == 503 || status == 429)
+        text_print(t, "Retry-After: %d\r\n", SSE_RETRY_AFTER_S);
+    if (status == 405 || x->is_options) {
+        text_string(t, "Allow: ");
+        answer_methods(t, x->route);
+    }
+    answer_cors(x, t);
+    text_string(t, "\r\n");
+}
+
+/* Sends what the answer holds as a chunk; the head goes first. HTTP/1.0 knows no chunks: there the
+ * body ends with the connection. */
+static void answer_chunk(struct sse_exchange *x)
+{
+    struct text *out = &x->conn->out;
+    bool frames = x->request.minor > 0;
+
+    exchange_make_room(x, SSE_OUT_BYTES);
+    if (!x->chunked) {
+        x->chunked = true;
+        x->close |= !frames;
+        answer_head(x, 200, frames ? FRAMED_CHUNKED : FRAMED_BY_CLOSE);
+    }
+    if (x->answer.len > 0 && !x->is_head && !x->lost) {
+        if (frames)
+            text_print(out, "%zx\r\n", x->answer.len);
+        text_put(out, x->answer.at, x->answer.len);
+        if (frames)
+            text_string(out, "\r\n");
+    }
+    x->answer.len = 0;
+}
+
+void sse_write(struct sse_exchange *x, const char *bytes, size_t len)
+{
+    while (len > x->answer.cap - x->answer.len) {
+        size_t part = x->answer.cap - x->answer.len;
+        text_put(&x->answer, bytes, part);
+        bytes += part;
+        len -= part;
+        answer_chunk(x);
+    }
+    text_put(&x->answer, bytes, len);
+}
+
+void sse_print(struct sse_exchange *x, const char *format, ...)
+{
+    for (int tries = 0; tries < 2; tries++) {
+        va_list args;
+        va_start(args, format);
+        text_vprint(&x->answer, format, args);
+        va_end(args);
+        if (!x->answer.full)
+            return;
+        x->answer.full = false;
+        answer_chunk(x);
+    }
+    x->lost = x->close = true; /* better no answer than one with a hole */
+}
+
+void sse_write_json_string(struct sse_exchange *x, const char *utf8, size_t len)
+{
+    char escaped[8];
+
+    sse_write(x, "\"", 1);
+    while (len > 0) {
+        struct text t = text_over(escaped, sizeof escaped);
+        size_t n = utf8_sequence((const unsigned char *)utf8, len);
+        n = n ? n : 1;
+        json_escape(&t, utf8, n);
+        sse_write(x, t.at, t.len);
+        utf8 += n;
+        len -= n;
+    }
+    sse_write(x, "\"", 1);
+}
+
+void sse_content_type(struct sse_exchange *x, const char *type)
+{
+    x->type = type;
+}
+
+int sse_fail(struct sse_exchange *x, int status, const char *format, ...)
+{
+    char detail[256];
+    va_list args;
+
+    va_start(args, format);
+    if (vsnprintf(detail, sizeof detail, format, args) < 0)
+        detail[0] = 0;
+    va_end(args);
+    x->type = "application/problem+json";
+    x->lost = x->chunked; /* too late to say so: the answer has begun as another */
+    x->close |= x->lost;
+    problem_write(&x->answer, status, detail);
+    return status;
+}
+
+/* The status and the words for what a function of the messaging layer returned. */
+static int exchange_fail(struct sse_exchange *x, int code)
+{
+    const struct sse_config *config = &x->server->config;
+    switch (code) {
+    case SSE_ENOUSER:
+        return sse_fail(x, 404, "user '%s' was never seen here", x->user);
+    case SSE_EFULL:
+        return sse_fail(x, 503, "the user table is full, and none of its %u users can make room",
+                        config->max_users);
+    case SSE_ETOOBIG:
+        return sse_fail(x, 413, "framed, the message is over the %u bytes of history a user has",
+                        config->history_bytes);
+    case SSE_ESTOPPING:
+        return sse_fail(x, 503, "the server is stopping");
+    case SSE_EBUSY:
+        return sse_fail(x, 429, "user '%s' holds as many streams as one may (%u)", x->user,
+                        config->max_streams);
+    case SSE_EHELD:
+        return 204; /* tells an EventSource to stay away (WHATWG HTML section 9.2.2) */
+    default:
+        return sse_fail(x, 500, "unexpected error %d", code);
+    }
+}
+
+/* Hands the answer over to the output buffer, whole or as its last chunk. */
+static void answer_finish(struct sse_exchange *x, int status)
+{
+    struct text *out = &x->conn->out;
+
+    if (x->chunked) {
+        answer_chunk(x);
+        if (x->request.minor > 0 && !x->is_head)
+            text_string(out, "0\r\n\r\n");
+        return;
+    }
+    exchange_make_room(x, SSE_FIELDS_BYTES + x->answer.len);
+    answer_head(x, status, status == 204 ? FRAMED_EMPTY : (int64_t)x->answer.len);
+    if (!x->is_head && status != 204)
+        text_put(out, x->answer.at, x->answer.len);
+}
+
+static void server_log(struct sse_server *server, const char *line)
+{
+    if (server->config.log)
+        server->config.log(server->config.log_arg, line);
+}
+
+/* TIME PEER METHOD PATH STATUS. The query stays out, because tokens travel there; bytes that are
+ * not printable ASCII are percent-encoded. */
+static void access_log(struct sse_exchange *x, int status)
+{
+    char line[SSE_LOG_LINE_BYTES];
+    struct text t = text_over(line, sizeof line - 1);
+    struct slice path = x->request.path, method = x->request.method;
+
+    if (!x->server->config.access_log)
+        return;
+    if (!path.at)
+        method = path = slice_of("-"); /* not a request that could be read */
+    text_iso_date(&t);
+    text_print(&t, " %s %.*s ", x->conn->peer, (int)(method.len < 16 ? method.len : 16), method.at);
+    size_t logged = 0, end = t.len + SSE_LOG_PATH_BYTES;
+    for (; logged < path.len && t.len < end; logged++) {
+        unsigned char c = (unsigned char)path.at[logged];
+        if (c > 0x20 && c < 0x7F)
+            text_put(&t, &path.at[logged], 1);
+        else
+            text_print(&t, "%%%02X", c);
+    }
+    text_print(&t, "%s %d", logged < path.len ? "..." : "", status);
+    line[t.len] = 0;
+    server_log(x->server, line);
+}
+
+/* ==== Exchanges =================================================================================
+ *
+ * From a parsed head to an answer: find the route, check who asks, receive the body, call the
+ * handler. Checks come before the body, so that nobody uploads in vain. */
+
+static const struct route *route_find(const struct sse_server *server, struct slice path);
+static int handle_options(struct sse_exchange *x);
+
+/* Reads more input behind `base`, where the head of the request under way ends. 1 if there is some,
+ * 0 if the client has closed, or minus a status. */
+static int conn_read_more(struct conn *c, size_t base, int64_t deadline_ms)
+{
+    if (c->in_start > base) {
+        memmove(c->buffers->in + base, c->buffers->in + c->in_start, c->in_end - c->in_start);
+        c->in_end -= c->in_start - base;
+        c->in_start = base;
+    }
+    if (c->out.len > 0 && !conn_flush(c))
+        return 0;
+    if (now_ms() >= deadline_ms || !transport_wait(&c->transport, POLLIN, deadline_ms))
+        return -408;
+    ssize_t n =
+        transport_read(&c->transport, c->buffers->in + c->in_end, SSE_IN_BYTES - c->in_end, false);
+    if (n > 0)
+        c->in_end += (size_t)n;
+    return n != 0;
+}
+
+static uint32_t body_take(struct sse_server *server)
+{
+    struct bodies *b = &server->bodies;
+    pthread_mutex_lock(&server->conns_lock);
+    uint32_t slot = b->free;
+    if (slot)
+        b->free = b->next[slot - 1];
+    pthread_mutex_unlock(&server->conns_lock);
+    return slot;
+}
+
+static void body_give(struct sse_server *server, uint32_t slot)
+{
+    struct bodies *b = &server->bodies;
+    if (!slot)
+        return;
+    pthread_mutex_lock(&server->conns_lock);
+    b->next[slot - 1] = b->free;
+    b->free = slot;
+    pthread_mutex_unlock(&server->conns_lock);
+}
+
+/* The body is not needed any more: its slot, if it has one, is free for another. */
+static void exchange_drop_body(struct sse_exchange *x)
+{
+    body_give(x->server, x->body_slot);
+    x->body_slot = 0;
+    x->body = (struct slice){NULL, 0};
+}
+
+/* The next stretch of the body, at most `want` bytes, decoded if it comes in chunks. Returns 1, 0
+ * if the client has closed, or minus a status. An empty stretch is no news. */
+static int body_next(struct sse_exchange *x, size_t base, struct http_chunks *chunks, size_t want,
+                     int64_t deadline_ms, struct slice *data)
+{
+    struct conn *c = x->conn;
+    const char *in = c->buffers->in + c->in_start;
+    size_t have = c->in_end - c->in_start;
+    int n;
+
+    if (x->request.chunked) {
+        n = http_decode_chunk(chunks, in, have, data, &x->request);
+    } else {
+        *data = (struct slice){in, have < want ? have : want};
+        n = (int)data->len;
+    }
+    if (n == HTTP_MORE)
+        return conn_read_more(c, base, deadline_ms);
+    if (n > 0)
+        c->in_start += (size_t)n;
+    return n > 0 ? 1 : n;
+}
+
+/* Receives the body, stretch by stretch. It stays in the input buffer, behind the head, if it fits
+ * there, as almost every message does; else it moves to a slot of its own. With !keep it goes
+ * nowhere. Returns 1, 0 if the client has closed, or minus a status. */
+static int body_receive(struct sse_exchange *x, bool keep, int64_t deadline_ms)
+{
+    struct conn *c = x->conn;
+    uint32_t max = x->server->config.max_message;
+    size_t base = c->in_start, got = 0, length = (size_t)x->request.content_length;
+    size_t room = x->request.chunked ? SSE_IN_BYTES / 8 : SSE_IN_BYTES - base;
+    bool in_place = keep && (x->request.chunked || length <= room);
+    struct http_chunks chunks = {.state = CHUNK_SIZE};
+    char *to = c->buffers->in + base;
+    struct slice data;
+
+    while (x->request.chunked ? chunks.state != CHUNK_DONE : got < length) {
+        data.len = 0;
+        int n =
+            body_next(x, base + (in_place ? got : 0), &chunks, length - got, deadline_ms, &data);
+        if (n <= 0)
+            return n;
+        if (data.len > max - got)
+            return -413;
+        if (keep && !x->body_slot && (!in_place || got + data.len > room)) {
+            if ((x->body_slot = body_take(x->server)) == 0)
+                return -503;
+            to = memcpy(x->server->bodies.area + (size_t)(x->body_slot - 1) * max, to, got);
+            in_place = false;
+        }
+        if (keep && data.len > 0)
+            memmove(to + got, data.at, data.len);
+        got += data.len;
+    }
+    if (keep)
+        x->body = (struct slice){to, got};
+    return 1;
+}
+
+/* Receives the body. Returns 1, 0 if the client has closed, or minus a status; then the connection
+ * must close, since what follows in it is unknown. */
+static int exchange_receive(struct sse_exchange *x)
+{
+    struct http_request *r = &x->request;
+    int64_t deadline = now_ms() + SSE_BODY_MS;
+    bool keep = slice_is(r->method, "POST");
+
+    if (!http_has_body(r))
+        return 1;
+    if (r->content_length > x->server->config.max_message)
+        return -413;
+    if (r->expect.at && r->minor > 0 && x->conn->in_start == x->conn->in_end) {
+        exchange_make_room(x, SSE_FIELDS_BYTES);
+        if (x->lost)
+            return 0;
+        text_string(&x->conn->out, "HTTP/1.1 100 Continue\r\n\r\n");
+        if (!conn_flush(x->conn))
+            return 0;
+    }
+    int n = body_receive(x, keep, deadline);
+    if (n > 0 && !text_is_utf8(x->body.at, x->body.len)) {
+        r->why = "the body must be UTF-8 without NUL";
+        return -400;
+    }
+    return n;
+}
+
+static bool route_allows(const struct route *route, struct slice method)
+{
+    if (slice_is(method, "POST"))
+        return strstr(route->methods, "POST") != NULL;
+    return (slice_is(method, "GET") || slice_is(method, "HEAD")) &&
+           strstr(route->methods, "GET") != NULL;
+}
+
+/* Decodes the path's last segment where the route has {userId}. */
+static int exchange_user(struct sse_exchange *x)
+{
+    const char *brace = strchr(x->route->path, '{');
+    size_t before = brace ? (size_t)(brace - x->route->path) : 0;
+    struct slice segment = {x->request.path.at + before, x->request.path.len - before};
+    int n = brace ? percent_decode(segment, false, x->user, SSE_USER_BYTES) : 0;
+
+    if (brace && (n < 0 || !text_is_user(x->user, (size_t)n)))
+        return sse_fail(x, 400,
+                        "a user id is 1 to %d bytes of UTF-8, percent-encoded, without control "
+                        "characters, and not . or ..",
+                        SSE_USER_BYTES);
+    x->user_len = (size_t)n;
+    x->user[n] = 0;
+    return 0;
+}
+
+/* Everything that can be answered from the head alone. 0 to go on, or the status. */
+static int exchange_check(struct sse_exchange *x)
+{
+    const struct http_request *r = &x->request;
+    const char *objection;
+
+    x->is_head = slice_is(r->method, "HEAD");
+    x->is_options = slice_is(r->method, "OPTIONS");
+    x->route = route_find(x->server, r->path);
+    if (!x->route && !(x->is_options && slice_is(r->path, "*"))) {
+        x->is_options = false;
+        return sse_fail(x, 404, "there is no such path here; the routes begin with /sse/");
+    }
+    if (r->expect.at && r->minor > 0 && !slice_is_nocase(r->expect, "100-continue"))
+        return sse_fail(x, 417, "of all expectations only 100-continue is known here");
+    if (x->is_options)
+        return 0;
+    if (!route_allows(x->route, r->method))
+        return sse_fail(x, 405, "this path takes %s", x->route->methods);
+    if (x->route->is_private && (objection = origin_objection(x->server, r)))
+        return sse_fail(x, 403, "%s", objection);
+    return exchange_user(x);
+}
+
+/* The words for a verdict that came without any. */
+static int exchange_refuse(struct sse_exchange *x, int status)
+{
+    const char *why = x->request.why;
+    x->close = true;
+    if (status == 408)
+        why = "the request did not arrive in time: 10 s for its head, 30 s for its body";
+    if (status == 503)
+        why = "too many large bodies are being received";
+    if (status == 413)
+        return sse_fail(x, 413, "the body may have %u bytes", x->server->config.max_message);
+    return sse_fail(x, status, "%s", why ? why : "the request could not be read");
+}
+
+/* Receives the body and calls the handler, unless the answer is known already. Returns the status,
+ * or 0 if the handler or the client has ended the connection. */
+static int exchange_answer(struct sse_exchange *x)
+{
+    int status = exchange_check(x);
+
+    if (status) { /* nobody need upload a body in vain: if it is not here yet, the answer ends it */
+        x->close |= http_has_body(&x->request) && body_receive(x, false, 0) <= 0;
+        return status;
+    }
+    int received = exchange_receive(x);
+    if (received <= 0)
+        return received < 0 ? exchange_refuse(x, -received) : 0;
+    if (x->is_options)
+        return handle_options(x);
+    const struct route *route = x->route;
+    if (!route->takes_body)
+        exchange_drop_body(x);
+    if (route->takes_time && !conn_flush(x->conn)) /* earlier answers do not wait for it */
+        return 0;
+    status = route->handler(x, route->arg);
+    if (status == 0 && route->is_stream)
+        return 0; /* the stream is over, and *x is gone */
+    if (status < 200 || status > 599)
+        return sse_fail(x, 500, "the handler returned %d, which is no HTTP status", status);
+    return x->chunked ? 200 : status;
+}
+
+/* One exchange after its head was parsed with this verdict. False if the connection is to close. */
+static bool exchange_run(struct sse_exchange *x, int verdict)
+{
+    struct conn *c = x->conn;
+    int status;
+
+    x->type = "application/json";
+    x->answer = text_over(x->conn->buffers->scratch, SSE_SCRATCH_BYTES);
+    x->close = verdict < 0 || !http_persists(&x->request);
+    status = verdict < 0 ? exchange_refuse(x, -verdict) : exchange_answer(x);
+    if (!c->buffers)
+        return false; /* it was a stream, and *x is gone */
+    exchange_drop_body(x);
+    if (status == 0)
+        return false;
+    x->close |= status == 400 || atomic_load(&x->server->stopping);
+    answer_finish(x, status);
+    if (x->lost)
+        c->out.len = 0; /* what was abandoned is not taken up again */
+    access_log(x, status);
+    return !x->close;
+}
+
+struct sse_server *sse_server_of(const struct sse_exchange *x)
+{
+    return x->server;
+}
+
+const char *sse_user(const struct sse_exchange *x)
+{
+    return x->user;
+}
+
+const char *sse_body(const struct sse_exchange *x, size_t *len)
+{
+    *len = x->body.len;
+    return x->body.at ? x->body.at : "";
+}
+
+bool sse_is_head(const struct sse_exchange *x)
+{
+    return x->is_head;
+}
+
+bool sse_is_post(const struct sse_exchange *x)
+{
+    return slice_is(x->request.method, "POST");
+}
+
+int sse_query(const struct sse_exchange *x, const char *name, char *value, size_t size)
+{
+    int n = size ? http_query(x->request.query, name, value, size - 1) : -1;
+    if (n >= 0 && !text_is_utf8(value, (size_t)n))
+        n = -1;
+    if (size)
+        value[n > 0 ? n : 0] = 0;
+    return n >= 0 ? n : SSE_EINVAL;
+}
+
+/* ==== Routes ====================================================================================
+ *
+ * One table: it feeds dispatch, `Allow` and the checks of who may ask. To add a route, add a line
+ * and its handler. */
+
+static int handle_connect(struct sse_exchange *x, void *arg);
+static int handle_disconnect(struct sse_exchange *x, void *arg);
+static int handle_task(struct sse_exchange *x, void *arg);
+static int handle_task_with_obj(struct sse_exchange *x, void *arg);
+static int handle_send(struct sse_exchange *x, void *arg);
+static int handle_broadcast(struct sse_exchange *x, void *arg);
+static int handle_status(struct sse_exchange *x, void *arg);
+static int handle_users(struct sse_exchange *x, void *arg);
+static int handle_health(struct sse_exchange *x, void *arg);
+
+#define PRIVATE .is_private = true
+#define MESSAGE .is_private = true, .takes_body = true
+#define DEMO    .is_private = true, .is_demo = true, .takes_time = true
+
+static const struct route ROUTES[] = {
+    {"GET", "/sse/connect/{userId}", "opens the user's event stream", handle_connect, PRIVATE,
+     .is_stream = true},
+    {"GET|POST", "/sse/disconnect/{userId}", "closes all of the user's streams", handle_disconnect,
+     PRIVATE},
+    {"POST", "/sse/send/{userId}", "sends the body as one message", handle_send, MESSAGE},
+    {"POST", "/sse/broadcast", "sends the body to every known user", handle_broadcast, MESSAGE},
+    {"GET", "/sse/status/{userId}", "tells whether the user is Connected", handle_status, PRIVATE},
+    {"GET", "/sse/users", "tells the same of every known user", handle_users, PRIVATE},
+    {"GET|POST", "/sse/task/{userId}", "ten steps of one second, a message after each", handle_task,
+     DEMO},
+    {"GET|POST", "/sse/task-with-obj/{userId}", "counts down, then sends an object",
+     handle_task_with_obj, DEMO},
+    {"GET", "/health", "tells that the server is up", handle_health, .is_private = false},
+};
+
+/* Equal, or equal up to {userId}, which stands for one segment. */
+static bool route_matches(const struct route *route, struct slice path)
+{
+    size_t fixed = strcspn(route->path, "{");
+    if (route->path[fixed] == 0)
+        return slice_is(path, route->path);
+    return path.len >= fixed && memcmp(path.at, route->path, fixed) == 0 &&
+           !memchr(path.at + fixed, '/', path.len - fixed);
+}
+
+static const struct route *route_find(const struct sse_server *server, struct slice path)
+{
+    for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++)
+        if (route_matches(&ROUTES[i], path))
+            return ROUTES[i].is_demo && !server->config.demo ? NULL : &ROUTES[i];
+    for (size_t i = 0; i < server->own_route_count; i++)
+        if (route_matches(&server->own_routes[i], path))
+            return &server->own_routes[i];
+    return NULL;
+}
+
+static bool route_is_taken(const struct sse_server *server, const char *path)
+{
+    for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++)
+        if (strcmp(ROUTES[i].path, path) == 0)
+            return true;
+    for (size_t i = 0; i < server->own_route_count; i++)
+        if (strcmp(server->own_routes[i].path, path) == 0)
+            return true;
+    return false;
+}
+
+int sse_route(struct sse_server *server, const char *methods, const char *path, const char *summary,
+              sse_handler handler, void *arg)
+{
+    size_t fixed = strcspn(path, "{");
+    bool known = strcmp(methods, "GET") == 0 || strcmp(methods, "POST") == 0 ||
+                 strcmp(methods, "GET|POST") == 0;
+
+    if (!known || path[0] != '/' || !handler || strpbrk(path, "?#") ||
+        route_is_taken(server, path) ||
+        (path[fixed] && (path[fixed - 1] != '/' || strcmp(path + fixed, "{userId}") != 0)))
+        return SSE_EINVAL;
+    if (server->own_route_count == SSE_OWN_ROUTES)
+        return SSE_EFULL;
+    server->own_routes[server->own_route_count++] = (struct route){.methods = methods,
+                                                                   .path = path,
+                                                                   .summary = summary,
+                                                                   .handler = handler,
+                                                                   .arg = arg,
+                                                                   .is_private = true,
+                                                                   .takes_body = true,
+                                                                   .takes_time = true};
+    return SSE_OK;
+}
+
+static struct slice exchange_name(const struct sse_exchange *x)
+{
+    return (struct slice){x->user, x->user_len};
+}
+
+static int handle_options(struct sse_exchange *x)
+{
+    (void)x; /* all it says is in the head */
+    return 204;
+}
+
+/* The message that the client saw last: the field, which a browser sends when it reconnects, or
+ * else the query parameter, with which a page can begin. What is too long to be an id is unknown
+ * like any other. */
+static struct slice exchange_last_event_id(const struct sse_exchange *x, char *buffer, size_t size)
+{
+    if (x->request.last_event_id.len)
+        return x->request.last_event_id;
+    int n = http_query(x->request.query, "lastEventId", buffer, size);
+    return n < 0 ? slice_of("unknown") : (struct slice){buffer, (size_t)n};
+}
+
+/* HEAD: what a GET would be told, without opening anything. */
+static int connect_probe(struct sse_exchange *x)
+{
+    struct user *user = user_find(x->server, exchange_name(x));
+    int code = table_has_room(x->server) ? SSE_OK : SSE_EFULL;
+
+    if (user) {
+        pthread_mutex_lock(&user->lock);
+        code = user_admits_locked(x->server, user);
+        pthread_mutex_unlock(&user->lock);
+        user_unpin(user);
+    }
+    if (code != SSE_OK)
+        return exchange_fail(x, code);
+    x->close = true;
+    exchange_make_room(x, SSE_OUT_BYTES);
+    if (x->lost)
+        return 0;
+    x->type = "text/event-stream";
+    answer_head(x, 200, FRAMED_STREAM);
+    access_log(x, 200);
+    return 0;
+}
+
+static void conn_give_buffers(struct conn *c);
+static void conn_watch(struct conn *c, struct stream *stream);
+
+enum { STREAM_ENDED = 1 };
+
+/* The answer of an open stream ends only with its connection; the thread stays here till then. */
+static int connect_serve(struct sse_exchange *x, struct user *user, struct stream *stream)
+{
+    struct sse_server *server = x->server;
+    struct conn *c = x->conn;
+    char buffer[SSE_ID_BYTES + 16];
+    struct slice last = exchange_last_event_id(x, buffer, sizeof buffer);
+
+    exchange_make_room(x, SSE_OUT_BYTES);
+    if (x->lost)
+        return 0;
+    x->close = true;
+    x->type = "text/event-stream";
+    answer_head(x, 200, FRAMED_STREAM);
+    int code = stream_open(x->server, user, last, &c->out, stream);
+    if (code != SSE_OK) {
+        c->out.len = 0;
+        x->close = !http_persists(&x->request);
+        return exchange_fail(x, code);
+    }
+    c->out.len = 0; /* the stream writes it */
+    access_log(x, 200);
+    if (stream->greeted)
+        conn_give_buffers(c); /* and with them *x */
+    conn_watch(c, stream);
+    bool client_there = stream_run(server, stream);
+    conn_watch(c, NULL);
+    return client_there ? STREAM_ENDED : 0;
+}
+
+static int handle_connect(struct sse_exchange *x, void *arg)
+{
+    struct conn *c = x->conn;
+    struct stream stream = {.transport = &c->transport};
+    (void)arg;
+
+    if (x->is_head)
+        return connect_probe(x);
+    struct user *user = user_find_or_add(x->server, exchange_name(x));
+    if (!user)
+        return exchange_fail(x, SSE_EFULL);
+    cond_init(&stream.wake);
+    int status = connect_serve(x, user, &stream);
+    pthread_cond_destroy(&stream.wake);
+    user_unpin(user);
+    if (status != STREAM_ENDED)
+        return status;
+    transport_linger(&c->transport);
+    return 0;
+}
+
+static void answer_status(struct sse_exchange *x, struct slice name, const char *status)
+{
+    sse_print(x, "{\"user\":");
+    sse_write_json_string(x, name.at, name.len);
+    sse_print(x, ",\"status\":\"%s\"", status);
+}
+
+static const char *status_word(bool connected)
+{
+    return connected ? "Connected" : "Disconnected";
+}
+
+static int handle_disconnect(struct sse_exchange *x, void *arg)
+{
+    char text[16];
+    uint64_t hold_s = 0;
+    int n = http_query(x->request.query, "hold", text, sizeof text), code;
+    struct sse_user_status status;
+    (void)arg;
+
+    if (n < 0 || (n > 0 && !text_number((struct slice){text, (size_t)n}, SSE_HOLD_MAX_S, &hold_s)))
+        return sse_fail(x, 400, "hold takes seconds, from 0 to %d", SSE_HOLD_MAX_S);
+    code = x->is_head ? sse_status(x->server, x->user, &status) /* HEAD changes nothing */
+                      : sse_disconnect(x->server, x->user, (unsigned)hold_s);
+    if (code != SSE_OK)
+        return exchange_fail(x, code);
+    answer_status(x, exchange_name(x), status_word(false));
+    sse_print(x, "}\n");
+    return 200;
+}
+
+/* The `event` parameter, or empty. False if it is not one; then the answer says so. */
+static bool exchange_event(struct sse_exchange *x, char event[SSE_EVENT_BYTES + 1])
+{
+    int n = sse_query(x, "event", event, SSE_EVENT_BYTES + 1);
+    if (n >= 0 && event_is_valid((struct slice){event, (size_t)n}))
+        return true;
+    sse_fail(x, 400,
+             "an event name is at most %d bytes of UTF-8 without control characters, and none of "
+             "open, error, gap, disconnected",
+             SSE_EVENT_BYTES);
+    return false;
+}
+
+static int handle_send(struct sse_exchange *x, void *arg)
+{
+    char event[SSE_EVENT_BYTES + 1];
+    struct sse_receipt receipt;
+    (void)arg;
+
+    if (!exchange_event(x, event))
+        return 400;
+    int code = sse_send(x->server, x->user, event, x->body.at, x->body.len, &receipt);
+    if (code != SSE_OK)
+        return exchange_fail(x, code);
+    sse_print(x, "{\"id\":\"%s\",\"user\":", receipt.id);
+    sse_write_json_string(x, x->user, x->user_len);
+    sse_print(x, ",\"status\":\"%s\",\"streams\":%u,\"delivered\":%u}\n",
+              status_word(receipt.streams > 0), receipt.streams, receipt.delivered);
+    return 202;
+}
+
+static int handle_broadcast(struct sse_exchange *x, void *arg)
+{
+    char event[SSE_EVENT_BYTES + 1];
+    struct sse_receipt receipt;
+    (void)arg;
+
+    if (!exchange_event(x, event))
+        return 400;
+    int code = sse_broadcast(x->server, event, x->body.at, x->body.len, &receipt);
+    if (code != SSE_OK)
+        return exchange_fail(x, code);
+    sse_print(x, "{\"users\":%u,\"streams\":%u,\"delivered\":%u}\n", receipt.users, receipt.streams,
+              receipt.delivered);
+    return 202;
+}
+
+static void answer_user(struct sse_exchange *x, struct slice name,
+                        const struct sse_user_status *status)
+{
+    answer_status(x, name, status_word(status->connected));
+    sse_print(x, ",\"streams\":%u,\"queued\":%u}", status->streams, status->queued);
+}
+
+static int handle_status(struct sse_exchange *x, void *arg)
+{
+    struct sse_user_status status;
+    int code = sse_status(x->server, x->user, &status);
+    (void)arg;
+
+    if (code != SSE_OK)
+        return exchange_fail(x, code);
+    answer_user(x, exchange_name(x), &status);
+    sse_print(x, "\n");
+    return 200;
+}
+
+static int handle_users(struct sse_exchange *x, void *arg)
+{
+    struct user *user;
+    uint32_t at = 0;
+    (void)arg;
+
+    sse_print(x, "{\"users\":[");
+    for (const char *comma = ""; !x->lost && (user = user_each(x->server, &at)); comma = ",") {
+        struct sse_user_status status = user_status(user);
+        sse_print(x, "%s", comma);
+        answer_user(x, (struct slice){user->name, user->name_len}, &status);
+        user_unpin(user);
+    }
+    sse_print(x, "]}\n");
+    return 200;
+}
+
+static int handle_health(struct sse_exchange *x, void *arg)
+{
+    struct sse_server *server = x->server;
+    (void)arg;
+
+    pthread_rwlock_rdlock(&server->table_lock);
+    unsigned users = server->users_made;
+    pthread_rwlock_unlock(&server->table_lock);
+    pthread_mutex_lock(&server->conns_lock);
+    unsigned connections = server->conns_open;
+    pthread_mutex_unlock(&server->conns_lock);
+    sse_print(x,
+              "{\"status\":\"ok\",\"version\":\"" SSE_VERSION "\",\"uptime_seconds\":%" PRId64
+              ",\"users\":%u,\"streams\":%u,\"connections\":%u}\n",
+              (now_ms() - server->started_ms) / 1000, users, atomic_load(&server->stream_count),
+              connections);
+    return 200;
+}
+
+/* ==== Demo ======================================================================================
+ *
+ * Two tasks that take their time and tell a user how they get on. They stand on the public
+ * functions alone (and on text, for the date): a handler of your own would look like this. */
+
+/* Sends a line to the exchange's user. 0, or the status to answer. */
+static int demo_tell(struct sse_exchange *x, const char *line)
+{
+    switch (sse_send(sse_server_of(x), sse_user(x), NULL, line, strlen(line), NULL)) {
+    case SSE_OK:
+        return 0;
+    case SSE_EFULL:
+        return sse_fail(x, 503, "the user table is full of Connected users");
+    default:
+        return sse_fail(x, 413, "the task's messages do not fit the history");
+    }
+}
+
+static int demo_wait(struct sse_exchange *x)
+{
+    if (sse_pause(sse_server_of(x), 1000) != SSE_OK)
+        return sse_fail(x, 503, "the server is stopping; the task was not completed");
+    return 0;
+}
+
+static int demo_done(struct sse_exchange *x)
+{
+    char line[SSE_USER_BYTES + 96];
+    struct text t = text_over(line, sizeof line);
+
+    text_print(&t, "User '%s' completed the task at: ", sse_user(x));
+    text_iso_date(&t);
+    text_string(&t, ".");
+    sse_print(x, "{\"message\":\"Task completed\",\"data\":");
+    sse_write_json_string(x, t.at, t.len);
+    sse_print(x, "}\n");
+    return 200;
+}
+
+static int handle_task(struct sse_exchange *x, void *arg)
+{
+    char line[SSE_USER_BYTES + 48];
+    int status = 0;
+    (void)arg;
+
+    if (sse_is_head(x))
+        return demo_done(x);
+    for (int step = 1; step <= 10 && status == 0; step++) {
+        snprintf(line, sizeof line, "User '%s', attempt %d / 10", sse_user(x), step);
+        status = demo_wait(x);
+        status = status ? status : demo_tell(x, line);
+    }
+    return status ? status : demo_done(x);
+}
+
+static int handle_task_with_obj(struct sse_exchange *x, void *arg)
+{
+    char line[SSE_USER_BYTES + 48];
+    int status = 0;
+    (void)arg;
+
+    if (sse_is_head(x))
+        return demo_done(x);
+    for (int left = 5; left >= 1 && status == 0; left--) {
+        snprintf(line, sizeof line, "Object sent to user '%s' in %d...", sse_user(x), left);
+        status = demo_tell(x, line);
+        status = status ? status : demo_wait(x);
+    }
+    if (status == 0)
+        status = demo_tell(x, "{\"Name\":\"Victor\",\"Age\":30,\"Country\":\"Spain\","
+                              "\"IsActive\":true}");
+    return status ? status : demo_done(x);
+}
+
+/* ==== Connections ===============================================================================
+ *
+ * A connection's thread serves request after request until one of both sides has had enough. When
+ * all slots are taken, the connection that has been idle longest makes room: the accept loop takes
+ * its thread over for the new one. */
+
+static void conn_take_buffers(struct conn *c)
+{
+    struct sse_server *server = c->server;
+    pthread_mutex_lock(&server->conns_lock);
+    c->buffers = server->buffers_free;
+    if (c->buffers)
+        server->buffers_free = c->buffers->next_free;
+    else
+        c->buffers = &server->buffers[server->buffers_made++];
+    pthread_mutex_unlock(&server->conns_lock);
+    c->in_start = c->in_end = 0;
+    c->out = text_over(c->buffers->out, SSE_OUT_BYTES);
+}
+
+static void conn_give_buffers(struct conn *c)
+{
+    struct sse_server *server = c->server;
+    if (!c->buffers)
+        return;
+    pthread_mutex_lock(&server->conns_lock);
+    c->buffers->next_free = server->buffers_free;
+    server->buffers_free = c->buffers;
+    pthread_mutex_unlock(&server->conns_lock);
+    c->buffers = NULL;
+    c->out = text_over(NULL, 0);
+}
+
+/* Has the accept loop watch the socket while the connection is a stream. */
+static void conn_watch(struct conn *c, struct stream *stream)
+{
+    struct sse_server *server = c->server;
+    pthread_mutex_lock(&server->conns_lock);
+    c->stream = stream;
+    server->watched[c - server->conns] =
+        (struct pollfd){.fd = stream ? c->transport.fd : -1, .events = POLLIN};
+    pthread_mutex_unlock(&server->conns_lock);
+}
+
+/* Waits for the first bytes of a request. False if none came, or the thread is wanted elsewhere.
+ * One read and nothing else: on a busy connection this is all that waiting costs. */
+static bool conn_wait(struct conn *c)
+{
+    if (c->out.len > 0 && !conn_flush(c))
+        return false;
+    long long since = now_ms() + (c->is_fresh ? SSE_FRESH_MS : 0);
+    c->is_fresh = false;
+    c->in_start = c->in_end = 0;
+    atomic_store(&c->idle_since_ms, since);
+    bool stopping = atomic_load(&c->server->stopping);
+    ssize_t n = transport_read(&c->transport, c->buffers->in, SSE_IN_BYTES, !stopping);
+    bool ours = atomic_compare_exchange_strong(&c->idle_since_ms, &since, 0);
+    if (n <= 0 || !(ours || atomic_load(&c->server->stopping)))
+        return false;
+    c->in_end = (size_t)n;
+    return true;
+}
+
+/* Reads until a head is complete or refused. Returns the verdict of http_parse_head, or 0 if the
+ * connection is to close without an answer. */
+static int conn_read_head(struct conn *c, struct http_request *request)
+{
+    int64_t deadline = 0;
+    for (;;) {
+        size_t have = c->in_end - c->in_start;
+        int n = http_parse_head(c->buffers->in + c->in_start, have, request);
+        bool has_body = n > 0 && (request->chunked || request->content_length > have - (size_t)n);
+        if (n < 0 || (n > 0 && !(has_body && c->in_start > 0))) {
+            c->in_start += n > 0 ? (size_t)n : 0;
+            return n;
+        }
+        if (n > 0) { /* its body is to come: give it the room, and read the head again there */
+            memmove(c->buffers->in, c->buffers->in + c->in_start, have);
+            c->in_start = 0;
+            c->in_end = have;
+            continue;
+        }
+        if (have == 0 || (have == 2 && memcmp(c->buffers->in + c->in_start, "\r\n", 2) == 0)) {
+            if (!conn_wait(c))
+                return 0;
+            continue;
+        }
+        if (deadline == 0)
+            deadline = now_ms() + SSE_HEAD_MS;
+        int more = conn_read_more(c, 0, deadline);
+        if (more <= 0) {
+            *request = (struct http_request){.why = NULL}; /* its slices point to moved bytes */
+            return more;
+        }
+    }
+}
+
+static void conn_serve(struct conn *c)
+{
+    bool goes_on = true;
+
+    conn_take_buffers(c);
+    while (goes_on) {
+        struct sse_exchange *x = &c->buffers->exchange;
+        *x = (struct sse_exchange){.server = c->server, .conn = c};
+        int verdict = conn_read_head(c, &x->request);
+        goes_on = verdict != 0 && exchange_run(x, verdict);
+    }
+    if (c->buffers && c->out.len > 0 && conn_flush(c))
+        transport_linger(&c->transport);
+    conn_give_buffers(c);
+}
+
+/* The peer's address, for the log. */
+static void conn_name_peer(struct conn *c)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } address = {.v6 = {.sin6_port = 0}};
+    socklen_t len = sizeof address;
+    const char *text = NULL;
+
+    if (!c->server->config.access_log || getpeername(c->transport.fd, &address.any, &len) != 0)
+        len = 0;
+    if (len > 0 && address.any.sa_family == AF_INET)
+        text = inet_ntop(AF_INET, &address.v4.sin_addr, c->peer, sizeof c->peer);
+    else if (len > 0)
+        text = inet_ntop(AF_INET6, &address.v6.sin6_addr, c->peer, sizeof c->peer);
+    if (!text)
+        memcpy(c->peer, "-", 2);
+}
+
+/* The connection has ended. True if the thread is to serve another one; otherwise the slot is
+ * free again, and nothing of the server may be touched any more. */
+static bool conn_next(struct conn *c)
+{
+    struct sse_server *server = c->server;
+
+    pthread_mutex_lock(&server->conns_lock);
+    int fd = c->transport.fd;
+    bool more = c->next_fd >= 0;
+    c->transport.fd = c->next_fd;
+    c->next_fd = -1;
+    if (fd >= 0)
+        close(fd); /* before the slot is free: who waits for that finds nothing left */
+    atomic_store(&c->idle_since_ms, 0);
+    if (!more) {
+        c->next_free = server->conns_free;
+        server->conns_free = (uint32_t)(c - server->conns) + 1;
+        server->conns_open--;
+        if (atomic_load(&server->stopping))
+            pthread_cond_broadcast(&server->conns_changed);
+    }
+    pthread_mutex_unlock(&server->conns_lock);
+    return more;
+}
+
+static void *conn_thread(void *arg)
+{
+    struct conn *c = arg;
+    do {
+        transport_prepare(c->transport.fd);
+        c->is_fresh = true;
+        conn_name_peer(c);
+        conn_serve(c);
+    } while (conn_next(c));
+    return NULL;
+}
+
+/* A free slot for a new connection, or NULL. */
+static struct conn *conn_claim_locked(struct sse_server *server, int fd)
+{
+    struct conn *c = NULL;
+
+    if (server->conns_free) {
+        c = &server->conns[server->conns_free - 1];
+        server->conns_free = c->next_free;
+    } else if (server->conns_made < server->config.max_connections) {
+        c = &server->conns[server->conns_made++];
+        c->server = server;
+        server->watched[c - server->conns].fd = -1;
+    } else {
+        return NULL;
+    }
+    c->transport = (struct transport){.fd = fd};
+    c->next_fd = -1;
+    atomic_store(&c->idle_since_ms, 0);
+    server->conns_open++;
+    return c;
+}
+
+/* Takes the thread of a connection that has been idle since then: the connection ends, and the
+ * thread goes on with `fd` (-1: ends). False if a request came first. One that comes at this very
+ * moment is not begun; its client sees the close and may send it again (RFC 9112 section 9.5). */
+static bool conn_take_thread_locked(struct conn *c, long long since, int fd)
+{
+    if (!atomic_compare_exchange_strong(&c->idle_since_ms, &since, CONN_TAKEN))
+        return false;
+    c->next_fd = fd;
+    shutdown(c->transport.fd, SHUT_RD); /* its thread reads the end */
+    return true;
+}
+
+/* Has the connection that was idle longest make room for `fd` (-1: for none). False if none has been
+ * idle so far. */
+static bool conn_replace_idle_locked(struct sse_server *server, int fd)
+{
+    for (;;) {
+        struct conn *idlest = NULL;
+        long long since = 0, now = now_ms();
+        for (uint32_t i = 0; i < server->conns_made; i++) {
+            long long at = atomic_load(&server->conns[i].idle_since_ms);
+            if (at > 0 && at <= now && (!idlest || at < since)) {
+                idlest = &server->conns[i];
+                since = at;
+            }
+        }
+        if (!idlest || conn_take_thread_locked(idlest, since, fd))
+            return idlest != NULL;
+    }
+}
+
+/* Starts the connection's thread, with every signal blocked: they are the program's affair. */
+static bool conn_start(struct conn *c)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigset_t all, before;
+
+    if (pthread_attr_init(&attributes) != 0)
+        return false;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool started = pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED) == 0 &&
+                   pthread_attr_setstacksize(&attributes, c->server->config.stack_bytes) == 0 &&
+                   pthread_create(&thread, &attributes, conn_thread, c) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return started;
+}
+
+/* ==== Options ===================================================================================
+ *
+ * One table, which feeds the defaults, the checks of sse_create(), the command line and --help. To
+ * add an option, add a field to struct sse_config and a line here. */
+
+enum option_kind {
+    OPTION_NUMBER,
+    OPTION_ADDRESS,
+    OPTION_KEEP_ALIVE,
+    OPTION_ORIGIN,
+    OPTION_OPENSSL,
+    OPTION_NO_DEMO,
+    OPTION_QUIET,
+    OPTION_VERSION,
+    OPTION_HELP
+};
+
+struct option {
+    char letter; /* 0 for none */
+    const char *name, *takes, *help;
+    enum option_kind kind;
+    size_t offset; /* of the unsigned in struct sse_config that a number goes to */
+    unsigned min, max, preset;
+};
+
+#define NUMBER(field, least, most, otherwise)                                                      \
+    OPTION_NUMBER, offsetof(struct sse_config, field), least, most, otherwise
+#define SWITCH(kind) kind, 0, 0, 0, 0
+
+static const struct option OPTIONS[] = {
+    {'p', "port", "N", "TCP port; 0 takes a free one", NUMBER(port, 0, 65535, 8080)},
+    {'b', "bind", "ADDR", "IPv4 or IPv6 address to listen on (127.0.0.1)", SWITCH(OPTION_ADDRESS)},
+    {0, "max-users", "N", "slots in the user table", NUMBER(max_users, 1, 1000000, 1024)},
+    {0, "max-connections", "N", "connections served at once",
+     NUMBER(max_connections, 1, 1000000, 1024)},
+    {0, "max-streams", "N", "streams one user may hold at once",
+     NUMBER(max_streams, 1, 1000000, 16)},
+    {0, "history", "N", "messages kept for each user", NUMBER(history, 1, 1000000, 64)},
+    {0, "history-bytes", "BYTES", "and their bytes, framed for the wire",
+     NUMBER(history_bytes, 1, 1 << 30, 131072)},
+    {0, "max-message", "BYTES", "largest request body", NUMBER(max_message, 1, 1 << 30, 65536)},
+    {0, "heartbeat", "SECONDS", "time between keep-alives on a stream",
+     NUMBER(heartbeat_s, 1, 3600, 5)},
+    {0, "heartbeat-as", "KIND", "the keep-alive as a message or a comment (message)",
+     SWITCH(OPTION_KEEP_ALIVE)},
+    {0, "retry", "MS", "reconnection time told to clients", NUMBER(retry_ms, 0, 3600000, 2000)},
+    {0, "cors", "ORIGIN", "an origin whose pages may use the server; repeat it, or * for any",
+     SWITCH(OPTION_ORIGIN)},
+    {0, "cert", "FILE", "PEM certificate chain, for HTTPS; needs a build with OpenSSL",
+     SWITCH(OPTION_OPENSSL)},
+    {0, "key", "FILE", "its private key; likewise", SWITCH(OPTION_OPENSSL)},
+    {0, "auth-secret", "FILE", "require JSON Web Tokens signed with the file's bytes; likewise",
+     SWITCH(OPTION_OPENSSL)},
+    {0, "no-demo", NULL, "leave out the demo routes", SWITCH(OPTION_NO_DEMO)},
+    {'q', "quiet", NULL, "no access log", SWITCH(OPTION_QUIET)},
+    {'V', "version", NULL, "print the version and exit", SWITCH(OPTION_VERSION)},
+    {'h', "help", NULL, "print this and exit", SWITCH(OPTION_HELP)},
+};
+
+enum { OPTION_COUNT = sizeof OPTIONS / sizeof *OPTIONS };
+
+static unsigned *option_field(struct sse_config *config, const struct option *o)
+{
+    return (unsigned *)(void *)((char *)config + o->offset);
+}
+
+void sse_config_init(struct sse_config *config)
+{
+    *config = (struct sse_config){.bind_address = "127.0.0.1",
+                                  .stack_bytes = SSE_STACK_BYTES,
+                                  .demo = true,
+                                  .access_log = true};
+    for (int i = 0; i < OPTION_COUNT; i++)
+        if (OPTIONS[i].kind == OPTION_NUMBER)
+            *option_field(config, &OPTIONS[i]) = OPTIONS[i].preset;
+}
+
+/* A numeric address, resolved without asking anyone. The caller frees it. NULL if it is none. */
+static struct addrinfo *address_parse(const char *address, const char *port)
+{
+    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
+                             .ai_socktype = SOCK_STREAM};
+    struct addrinfo *found = NULL;
+    return getaddrinfo(address, port, &hints, &found) == 0 ? found : NULL;
+}
+
+static bool address_is_valid(const char *address)
+{
+    struct in_addr ignored; /* getaddrinfo would take 127.1 for 127.0.0.1, as inet_aton does */
+    if (!strchr(address, ':'))
+        return inet_pton(AF_INET, address, &ignored) == 1;
+    struct addrinfo *found = address_parse(address, "0");
+    if (found)
+        freeaddrinfo(found);
+    return found != NULL;
+}
+
+static bool config_is_valid(struct sse_config *config)
+{
+    for (int i = 0; i < OPTION_COUNT; i++) {
+        const struct option *o = &OPTIONS[i];
+        unsigned value = o->kind == OPTION_NUMBER ? *option_field(config, o) : 0;
+        if (o->kind == OPTION_NUMBER && (value < o->min || value > o->max))
+            return false;
+    }
+    for (size_t i = 0; i < config->cors_count; i++)
+        if (!origin_is_valid(config->cors[i]))
+            return false;
+    return config->bind_address && address_is_valid(config->bind_address);
+}
+
+/* ==== Server ====================================================================================
+ *
+ * The accept loop, and how it all begins and ends. Whatever runs out, descriptors, threads or
+ * slots, slows accepting down and is logged; it never ends the program. */
+
+/* What the accept loop keeps to itself. */
+struct acceptor {
+    struct {
+        int fd;
+        int64_t until_ms;
+    } refused[SSE_REFUSED]; /* answered 503; kept until the client has closed, or for a while */
+    unsigned refused_count;
+    int64_t paused_until_ms;
+    int64_t complained_ms;
+    int64_t look_ms; /* when to look again for clients that have closed */
+};
+
+static void acceptor_drop_refused(struct acceptor *a, unsigned i)
+{
+    close(a->refused[i].fd);
+    a->refused[i] = a->refused[--a->refused_count];
+}
+
+/* Answers 503 without a thread, and without waiting: the answer fits any fresh socket's buffer. */
+static void acceptor_refuse(struct acceptor *a, int fd, const char *detail)
+{
+    char body[256], head[256];
+    struct text b = text_over(body, sizeof body), h = text_over(head, sizeof head);
+    struct transport t = {.fd = fd};
+
+    problem_write(&b, 503, detail);
+    text_print(&h,
+               "HTTP/1.1 503 %s\r\nContent-Type: application/problem+json\r\nContent-Length: %zu"
+               "\r\nConnection: close\r\nRetry-After: %d\r\n\r\n",
+               status_title(503), b.len, SSE_RETRY_AFTER_S);
+    struct iovec parts[2] = {{h.at, h.len}, {b.at, b.len}};
+    transport_write(&t, parts, 2);
+    shutdown(fd, SHUT_WR);
+    if (a->refused_count == SSE_REFUSED)
+        acceptor_drop_refused(a, 0);
+    a->refused[a->refused_count].fd = fd;
+    a->refused[a->refused_count++].until_ms = now_ms() + SSE_LINGER_MS;
+}
+
+/* Logs at most once a second what keeps it from accepting, and rests. */
+static void acceptor_pause(struct sse_server *server, struct acceptor *a, const char *why)
+{
+    int64_t now = now_ms();
+
+    a->paused_until_ms = now + SSE_ACCEPT_PAUSE_MS;
+    if (a->complained_ms && now - a->complained_ms < 1000)
+        return;
+    a->complained_ms = now;
+    server_log(server, why);
+}
+
+static void acceptor_admit(struct sse_server *server, struct acceptor *a, int fd)
+{
+    pthread_mutex_lock(&server->conns_lock);
+    struct conn *c = conn_claim_locked(server, fd);
+    bool replaces = !c && conn_replace_idle_locked(server, fd);
+    pthread_mutex_unlock(&server->conns_lock);
+    if (c && !conn_start(c)) {
+        acceptor_pause(server, a, "out of threads: accepting goes on more slowly");
+        acceptor_refuse(a, fd, "the server has run out of threads");
+        c->transport.fd = -1;
+        conn_next(c);
+    } else if (!c && !replaces) {
+        acceptor_refuse(a, fd, "the server has as many connections as it may");
+    }
+}
+
+static void acceptor_accept(struct sse_server *server, struct acceptor *a)
+{
+    int fd = accept(server->listener, NULL, NULL);
+    if (fd >= 0) {
+        acceptor_admit(server, a, fd);
+    } else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ECONNABORTED && errno != EINTR) {
+        acceptor_pause(server, a,
+                       errno == EMFILE || errno == ENFILE
+                           ? "out of descriptors: accepting goes on more slowly"
+                           : "out of memory: accepting goes on more slowly");
+        pthread_mutex_lock(&server->conns_lock);
+        conn_replace_idle_locked(server, -1);
+        pthread_mutex_unlock(&server->conns_lock);
+    }
+}
+
+/* Reads on from refused connections, so that closing them does not take the answer away. */
+static void acceptor_sweep(struct acceptor *a, const struct pollfd *on)
+{
+    char sink[512];
+    int64_t now = now_ms();
+    for (unsigned i = a->refused_count; i-- > 0;) {
+        struct transport t = {.fd = a->refused[i].fd};
+        if (now >= a->refused[i].until_ms ||
+            (on[i].revents && transport_read(&t, sink, sizeof sink, false) == 0))
+            acceptor_drop_refused(a, i);
+    }
+}
+
+/* Looks whether the clients of streams have closed or said something: a thread that has nothing to
+ * write does not watch its socket itself. It is woken without its user's lock; if that comes a
+ * moment too early to be noticed, the next look wakes it. */
+static void acceptor_look(struct sse_server *server, struct acceptor *a)
+{
+    enum { AT_ONCE = 128 };
+
+    a->look_ms = now_ms() + SSE_LOOK_MS;
+    pthread_mutex_lock(&server->conns_lock);
+    for (uint32_t from = 0; from < server->conns_made; from += AT_ONCE) {
+        uint32_t left = server->conns_made - from, n = left < AT_ONCE ? left : AT_ONCE;
+        int ready = poll(server->watched + from, n, 0);
+        for (uint32_t i = from; ready > 0 && i < from + n; i++) {
+            struct stream *s = server->conns[i].stream;
+            if (!s || !server->watched[i].revents)
+                continue;
+            atomic_store(&s->heard, true);
+            pthread_cond_signal(&s->wake);
+        }
+        pthread_mutex_unlock(&server->conns_lock); /* let others have it */
+        pthread_mutex_lock(&server->conns_lock);
+    }
+    pthread_mutex_unlock(&server->conns_lock);
+}
+
+/* How long the accept loop may sleep: for good if there is no connection, which only it could add.
+ */
+static int acceptor_rest_ms(struct sse_server *server, const struct acceptor *a, bool paused)
+{
+    int64_t look_in = a->look_ms - now_ms();
+    if (paused || a->refused_count)
+        return SSE_ACCEPT_PAUSE_MS;
+    pthread_mutex_lock(&server->conns_lock);
+    bool alone = server->conns_open == 0;
+    pthread_mutex_unlock(&server->conns_lock);
+    return alone ? -1 : look_in > 0 ? (int)look_in : 0;
+}
+
+/* One turn of the accept loop. False when the server is to stop, or cannot go on. */
+static bool acceptor_turn(struct sse_server *server, struct acceptor *a)
+{
+    struct pollfd on[2 + SSE_REFUSED];
+    int64_t now = now_ms();
+    bool paused = a->paused_until_ms > now;
+
+    on[0] = (struct pollfd){.fd = server->stop_pipe[0], .events = POLLIN};
+    on[1] = (struct pollfd){.fd = paused ? -1 : server->listener, .events = POLLIN};
+    for (unsigned i = 0; i < a->refused_count; i++)
+        on[2 + i] = (struct pollfd){.fd = a->refused[i].fd, .events = POLLIN};
+    int n = poll(on, 2 + a->refused_count, acceptor_rest_ms(server, a, paused));
+    if (n < 0)
+        return errno == EINTR;
+    if (on[0].revents)
+        return false;
+    acceptor_sweep(a, on + 2);
+    if (now_ms() >= a->look_ms)
+        acceptor_look(server, a);
+    if (on[1].revents)
+        acceptor_accept(server, a);
+    return true;
+}
+
+/* Waits until no connection is left, or the deadline. */
+static bool server_wait(struct sse_server *server, int64_t ms)
+{
+    struct timespec until = time_in(ms);
+    int waited = 0;
+
+    pthread_mutex_lock(&server->conns_lock);
+    while (server->conns_open > 0 && waited == 0)
+        waited = pthread_cond_timedwait(&server->conns_changed, &server->conns_lock, &until);
+    bool none = server->conns_open == 0;
+    pthread_mutex_unlock(&server->conns_lock);
+    return none;
+}
+
+/* Ends idle connections, or with `all` every connection. */
+static void server_cut(struct sse_server *server, bool all)
+{
+    pthread_mutex_lock(&server->conns_lock);
+    for (uint32_t i = 0; i < server->conns_made; i++) {
+        struct conn *c = &server->conns[i];
+        long long since = atomic_load(&c->idle_since_ms);
+        if (since > 0)
+            conn_take_thread_locked(c, since, -1);
+        if (all && c->transport.fd >= 0)
+            shutdown(c->transport.fd, SHUT_RDWR);
+    }
+    pthread_cond_broadcast(&server->conns_changed);
+    pthread_mutex_unlock(&server->conns_lock);
+}
+
+/* No new connections; streams are told when to come back; requests under way get their time. */
+static void server_wind_down(struct sse_server *server)
+{
+    struct user *user;
+    uint32_t at = 0;
+
+    atomic_store(&server->stopping, true);
+    close(server->listener);
+    server->listener = -1;
+    server_cut(server, false);
+    while ((user = user_each(server, &at))) {
+        pthread_mutex_lock(&user->lock);
+        user_dismiss_locked(server, user, BYE_STOPPING);
+        pthread_mutex_unlock(&user->lock);
+        user_unpin(user);
+    }
+    if (!server_wait(server, SSE_STOP_MS)) {
+        server_cut(server, true);
+        server_wait(server, SSE_STOP_MORE_MS);
+    }
+}
+
+int sse_run(struct sse_server *server)
+{
+    struct acceptor a = {.refused_count = 0};
+
+    while (acceptor_turn(server, &a))
+        ;
+    int error = errno;
+    char stop;
+    bool asked = read(server->stop_pipe[0], &stop, 1) == 1;
+    server_wind_down(server);
+    while (a.refused_count > 0)
+        acceptor_drop_refused(&a, 0);
+    errno = error;
+    return asked ? SSE_OK : SSE_ESYSTEM;
+}
+
+void sse_stop(struct sse_server *server)
+{
+    int error = errno;
+    while (write(server->stop_pipe[1], "s", 1) < 0 && errno == EINTR)
+        ;
+    errno = error;
+}
+
+unsigned sse_port(const struct sse_server *server)
+{
+    return server->port;
+}
+
+/* One user's, and one connection's, share of memory. */
+static size_t user_bytes(const struct sse_server *server)
+{
+    return sizeof(struct user) + 4 * sizeof(uint32_t) + server->log_bytes; /* <= 4 index cells */
+}
+
+static size_t conn_bytes(const struct sse_server *server)
+{
+    return sizeof(struct conn) + sizeof(struct pollfd) + sizeof(struct buffers) +
+           server->config.stack_bytes;
+}
+
+/* Bytes with a unit, rounded up to one decimal. */
+static void text_size(struct text *t, uint64_t bytes)
+{
+    bool mega = bytes >= 1 << 20;
+    uint64_t unit = mega ? 1 << 20 : 1 << 10, tenths = (bytes * 10 + unit - 1) / unit;
+    text_print(t, tenths % 10 ? "%" PRIu64 ".%" PRIu64 " %s" : "%" PRIu64 "%.0" PRIu64 " %s",
+               tenths / 10, tenths % 10, mega ? "MiB" : "KiB");
+}
+
+uint64_t sse_memory(const struct sse_server *server, char *how, size_t size)
+{
+    const struct sse_config *c = &server->config;
+    uint64_t bytes = (uint64_t)c->max_users * user_bytes(server) +
+                     (uint64_t)c->max_connections * conn_bytes(server) +
+                     (uint64_t)server->bodies.count * c->max_message + SSE_PROGRAM_BYTES;
+    struct text t = text_over(how, size ? size - 1 : 0);
+
+    if (!how || size == 0)
+        return bytes;
+    text_print(&t, "%u users x ", c->max_users);
+    text_size(&t, user_bytes(server));
+    text_print(&t, ", %u connections x ", c->max_connections);
+    text_size(&t, conn_bytes(server));
+    text_print(&t, ", %u bodies x ", server->bodies.count);
+    text_size(&t, c->max_message);
+    text_string(&t, ", program ");
+    text_size(&t, SSE_PROGRAM_BYTES);
+    how[t.len] = 0;
+    return bytes;
+}
+
+/* Large bodies share a budget, in slots of the largest size. */
+static bool server_reserve_bodies(struct sse_server *server)
+{
+    struct bodies *b = &server->bodies;
+    b->count = SSE_BODY_BUDGET / server->config.max_message;
+    if (b->count < SSE_BODY_SLOTS_MIN)
+        b->count = SSE_BODY_SLOTS_MIN;
+    if (b->count > server->config.max_connections)
+        b->count = server->config.max_connections;
+    b->area = calloc(b->count, server->config.max_message);
+    b->next = calloc(b->count, sizeof *b->next);
+    for (uint32_t i = 0; b->next && i < b->count; i++)
+        b->next[i] = i;
+    b->free = b->count;
+    return b->area && b->next;
+}
+
+/* Reserves everything the server will ever use. What is never used is never touched: for large
+ * areas calloc() hands out fresh pages of the kernel's, which take no memory until then. */
+static bool server_reserve(struct sse_server *server)
+{
+    const struct sse_config *c = &server->config;
+    uint32_t cells = 2;
+
+    while (cells < 2 * c->max_users)
+        cells *= 2;
+    server->index_mask = cells - 1;
+    server->log_bytes = c->history * sizeof(uint32_t) + c->history_bytes;
+    server->log_bytes = (server->log_bytes + 7) / 8 * 8;
+    server->index = calloc(cells, sizeof *server->index);
+    server->users = calloc(c->max_users, sizeof *server->users);
+    server->logs = calloc(c->max_users, server->log_bytes);
+    server->conns = calloc(c->max_connections, sizeof *server->conns);
+    server->watched = calloc(c->max_connections, sizeof *server->watched);
+    server->buffers = calloc(c->max_connections, sizeof *server->buffers);
+    return server_reserve_bodies(server) && server->index && server->users && server->logs &&
+           server->conns && server->watched && server->buffers;
+}
+
+/* Random bytes for the hash key, the first epoch and the spread of retries. */
+static bool server_seed(struct sse_server *server)
+{
+    uint64_t random[4];
+    int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    bool read_all = fd >= 0 && read(fd, random, sizeof random) == (ssize_t)sizeof random;
+
+    if (fd >= 0)
+        close(fd);
+    if (!read_all)
+        return false;
+    server->hash_key[0] = random[0];
+    server->hash_key[1] = random[1];
+    server->next_epoch = random[2] | 1ULL << 63; /* so that all have sixteen digits */
+    atomic_store(&server->retry_seed, random[3]);
+    return true;
+}
+
+static bool server_init_locks(struct sse_server *server)
+{
+    return pthread_rwlock_init(&server->table_lock, NULL) == 0 &&
+           pthread_mutex_init(&server->away_lock, NULL) == 0 &&
+           pthread_mutex_init(&server->conns_lock, NULL) == 0 && cond_init(&server->conns_changed);
+}
+
+static bool address_is_loopback(const struct sockaddr *address)
+{
+    if (address->sa_family == AF_INET6) {
+        const struct in6_addr *v6 =
+            &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr;
+        return IN6_IS_ADDR_LOOPBACK(v6) || (IN6_IS_ADDR_V4MAPPED(v6) && v6->s6_addr[12] == 127);
+    }
+    const struct sockaddr_in *v4 = (const void *)address;
+    return ntohl(v4->sin_addr.s_addr) >> 24 == 127;
+}
+
+/* Opens the listening socket and learns its port. SSE_OK, SSE_EBIND or SSE_ESYSTEM. */
+static int server_listen(struct sse_server *server)
+{
+    char port[8];
+    struct sockaddr_in6 bound = {.sin6_port = 0}; /* the port stands in the same place for IPv4 */
+    socklen_t bound_len = sizeof bound;
+    int on = 1;
+
+    snprintf(port, sizeof port, "%u", server->config.port);
+    struct addrinfo *address = address_parse(server->config.bind_address, port);
+    if (!address)
+        return SSE_EINVAL;
+    server->on_loopback = address_is_loopback(address->ai_addr);
+    int fd = server->listener = socket(address->ai_family, SOCK_STREAM, 0);
+    bool ready = fd >= 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 &&
+                 fcntl(fd, F_SETFL, O_NONBLOCK) == 0 &&
+                 setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0;
+    bool heard = ready && bind(fd, address->ai_addr, address->ai_addrlen) == 0 &&
+                 listen(fd, SOMAXCONN) == 0 &&
+                 getsockname(fd, (struct sockaddr *)(void *)&bound, &bound_len) == 0;
+    freeaddrinfo(address);
+    if (!heard)
+        return ready ? SSE_EBIND : SSE_ESYSTEM;
+    server->port = ntohs(bound.sin6_port);
+    return SSE_OK;
+}
+
+int sse_create(struct sse_server **out, const struct sse_config *config)
+{
+    struct sse_config checked = *config;
+    struct sse_server *server = NULL;
+    int code = SSE_EINVAL;
+
+    *out = NULL;
+    if (config_is_valid(&checked)) {
+        server = calloc(1, sizeof *server);
+        code = server ? SSE_OK : SSE_ENOMEM;
+    }
+    if (code != SSE_OK)
+        return code;
+    if (checked.stack_bytes < (unsigned)PTHREAD_STACK_MIN)
+        checked.stack_bytes = (unsigned)PTHREAD_STACK_MIN;
+    server->config = checked;
+    server->listener = server->stop_pipe[0] = server->stop_pipe[1] = -1;
+    server->started_ms = now_ms();
+    tzset(); /* reads its file and allocates now rather than on a connection's thread */
+    if (!server_init_locks(server)) {
+        free(server);
+        return SSE_ESYSTEM;
+    }
+    code = !server_reserve(server)                                ? SSE_ENOMEM
+           : !server_seed(server) || pipe(server->stop_pipe) != 0 ? SSE_ESYSTEM
+                                                                  : server_listen(server);
+    if (code != SSE_OK) {
+        int error = errno;
+        sse_destroy(server);
+        errno = error;
+        return code;
+    }
+    for (int i = 0; i < 2; i++) {
+        fcntl(server->stop_pipe[i], F_SETFD, FD_CLOEXEC);
+        fcntl(server->stop_pipe[i], F_SETFL, O_NONBLOCK);
+    }
+    *out = server;
+    return SSE_OK;
+}
+
+void sse_destroy(struct sse_server *server)
+{
+    if (!server)
+        return;
+    while (!server_wait(server, 1000))
+        ;
+    for (uint32_t i = 0; server->users && i < server->users_made; i++)
+        pthread_mutex_destroy(&server->users[i].lock);
+    pthread_cond_destroy(&server->conns_changed);
+    pthread_mutex_destroy(&server->conns_lock);
+    pthread_mutex_destroy(&server->away_lock);
+    pthread_rwlock_destroy(&server->table_lock);
+    for (int i = 0; i < 2; i++)
+        if (server->stop_pipe[i] >= 0)
+            close(server->stop_pipe[i]);
+    if (server->listener >= 0)
+        close(server->listener);
+    free(server->bodies.area);
+    free(server->bodies.next);
+    free(server->buffers);
+    free(server->conns);
+    free(server->watched);
+    free(server->logs);
+    free(server->users);
+    free(server->index);
+    free(server);
+}
+
+/* ==== Program ===================================================================================
+ *
+ * The command line over the library: only here is anything printed, exited or done about
+ * signals. */
+
+#ifndef SSE_NO_MAIN
+
+static struct sse_server *the_server; /* for the signal handler */
+static const char **the_origins;      /* what --cors listed; as long as the command line */
+
+static void on_signal(int signal_number)
+{
+    (void)signal_number;
+    sse_stop(the_server);
+}
+
+static void log_to_stderr(void *arg, const char *line)
+{
+    struct iovec parts[2] = {{(void *)line, strlen(line)}, {(void *)"\n", 1}};
+    struct pollfd on = {.fd = STDERR_FILENO, .events = POLLOUT};
+    (void)arg;
+    /* A log that nobody reads must not hold up those who write to it: the line is lost. */
+    if (poll(&on, 1, 0) == 1 && writev(STDERR_FILENO, parts, 2) < 0)
+        return;
+}
+
+static void print_help(void)
+{
+    printf("Usage: sse [options]\n"
+           "Serves event streams on /sse/connect/{userId}, and sends to them.\n\n");
+    for (int i = 0; i < OPTION_COUNT; i++) {
+        const struct option *o = &OPTIONS[i];
+        int width = printf("  %c%c%c --%s %s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
+                           o->letter ? ',' : ' ', o->name, o->takes ? o->takes : "");
+        printf("%*s%s", width < 32 ? 32 - width : 1, "", o->help);
+        if (o->kind == OPTION_NUMBER)
+            printf(" (%u)", o->preset);
+        printf("\n");
+    }
+}
+
+__attribute__((noreturn)) static void usage_error(const struct option *o)
+{
+    switch (o->kind) {
+    case OPTION_NUMBER:
+        fprintf(stderr, "sse: --%s takes a number from %u to %u\n", o->name, o->min, o->max);
+        break;
+    case OPTION_ADDRESS:
+        fprintf(stderr, "sse: --%s takes an IPv4 or IPv6 address\n", o->name);
+        break;
+    case OPTION_KEEP_ALIVE:
+        fprintf(stderr, "sse: --%s takes message or comment\n", o->name);
+        break;
+    case OPTION_ORIGIN:
+        fprintf(stderr, "sse: --%s takes an origin, scheme://host[:port], or *\n", o->name);
+        break;
+    case OPTION_OPENSSL:
+        fprintf(stderr, "sse: --%s needs a build with OpenSSL: make TLS=1\n", o->name);
+        break;
+    default:
+        fprintf(stderr, "sse: --%s takes no value\n", o->name);
+    }
+    exit(2);
+}
+
+/* Applies one option. `value` is NULL if the option takes none or the command line has none. */
+static void option_apply(struct sse_config *config, const struct option *o, const char *value)
+{
+    uint64_t number = 0;
+
+    if ((o->takes != NULL) != (value != NULL) || o->kind == OPTION_OPENSSL)
+        usage_error(o);
+    value = value ? value : "";
+    switch (o->kind) {
+    case OPTION_NUMBER:
+        if (!text_number(slice_of(value), o->max, &number) || number < o->min)
+            usage_error(o);
+        *option_field(config, o) = (unsigned)number;
+        break;
+    case OPTION_ADDRESS:
+        if (!address_is_valid(value))
+            usage_error(o);
+        config->bind_address = value;
+        break;
+    case OPTION_KEEP_ALIVE:
+        config->heartbeat_comment = strcmp(value, "comment") == 0;
+        if (!config->heartbeat_comment && strcmp(value, "message") != 0)
+            usage_error(o);
+        break;
+    case OPTION_ORIGIN:
+        if (!origin_is_valid(value))
+            usage_error(o);
+        the_origins[config->cors_count++] = value;
+        break;
+    case OPTION_NO_DEMO:
+        config->demo = false;
+        break;
+    case OPTION_QUIET:
+        config->access_log = false;
+        break;
+    case OPTION_VERSION:
+        printf("sse " SSE_VERSION "\n");
+        exit(0);
+    case OPTION_HELP:
+        print_help();
+        exit(0);
+    case OPTION_OPENSSL:
+        break;
+    }
+}
+
+/* --name value and --name=value */
+static int parse_long(struct sse_config *config, char **args)
+{
+    struct slice value = slice_of(args[0] + 2), name = slice_cut(&value, '=');
+    for (int i = 0; i < OPTION_COUNT; i++) {
+        if (!slice_is(name, OPTIONS[i].name))
+            continue;
+        bool next = !value.at && OPTIONS[i].takes;
+        option_apply(config, &OPTIONS[i], next ? args[1] : value.at);
+        return next ? 2 : 1;
+    }
+    fprintf(stderr, "sse: --%.*s is no option; sse --help lists them\n", (int)name.len, name.at);
+    exit(2);
+}
+
+/* -x value, -xvalue, and switches in one word: -qp 80 */
+static int parse_short(struct sse_config *config, char **args)
+{
+    for (const char *letter = args[0] + 1; *letter; letter++) {
+        int i = 0;
+        while (i < OPTION_COUNT && OPTIONS[i].letter != *letter)
+            i++;
+        if (i == OPTION_COUNT) {
+            fprintf(stderr, "sse: -%c is no option; sse --help lists them\n", *letter);
+            exit(2);
+        }
+        if (OPTIONS[i].takes) {
+            option_apply(config, &OPTIONS[i], letter[1] ? letter + 1 : args[1]);
+            return letter[1] ? 1 : 2;
+        }
+        option_apply(config, &OPTIONS[i], NULL);
+    }
+    return 1;
+}
+
+static void parse_arguments(struct sse_config *config, char **args)
+{
+    while (*args) {
+        if (strncmp(*args, "--", 2) == 0 && (*args)[2]) {
+            args += parse_long(config, args);
+        } else if (**args == '-' && (*args)[1] && (*args)[1] != '-') {
+            args += parse_short(config, args);
+        } else {
+            fprintf(stderr, "sse: '%s' is not an option; sse --help lists them\n", *args);
+            exit(2);
+        }
+    }
+}
+
+/* Standard descriptors that are closed would be given to sockets, and written to by mistake. */
+static void open_standard_descriptors(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
+/* As many descriptors as the system lets us have. */
+static void raise_descriptor_limit(const struct sse_config *config)
+{
+    struct rlimit limit;
+    rlim_t need = (rlim_t)config->max_connections + 64;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < need)
+        fprintf(stderr,
+                "warning: %u connections may need %ju descriptors, and the limit is %ju; raise it "
+                "with: ulimit -n %ju\n",
+                config->max_connections, (uintmax_t)need, (uintmax_t)limit.rlim_cur,
+                (uintmax_t)need);
+}
+
+static void handle_signals(void)
+{
+    struct sigaction stop = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN};
+    sigaction(SIGTERM, &stop, NULL);
+    sigaction(SIGINT, &stop, NULL);
+    sigaction(SIGPIPE, &ignore, NULL); /* a log that nobody reads any more must not end us */
+}
+
+__attribute__((noreturn)) static void start_error(const struct sse_config *config, int code)
+{
+    if (code == SSE_EBIND)
+        fprintf(stderr, "sse: cannot listen on %s port %u: %s\n", config->bind_address,
+                config->port, strerror(errno));
+    else if (code == SSE_ENOMEM)
+        fprintf(stderr, "sse: not enough memory for these limits; lower --max-users, "
+                        "--history-bytes or --max-connections\n");
+    else
+        fprintf(stderr, "sse: cannot start: %s\n", strerror(errno));
+    exit(1);
+}
+
+int main(int argc, char **argv)
+{
+    struct sse_config config;
+    char how[160];
+
+    /* 1. What is asked for */
+    sse_config_init(&config);
+    config.log = log_to_stderr;
+    config.cors = the_origins = calloc((size_t)argc, sizeof *the_origins);
+    if (!the_origins)
+        start_error(&config, SSE_ENOMEM);
+    parse_arguments(&config, argv + 1);
+
+    /* 2. The process */
+    open_standard_descriptors();
+#ifdef PR_SET_THP_DISABLE
+    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0); /* huge pages would make memory that is not used */
+#endif
+
+    /* 3. The server: memory, port */
+    int code = sse_create(&the_server, &config);
+    if (code != SSE_OK)
+        start_error(&config, code);
+    uint64_t bytes = sse_memory(the_server, how, sizeof how);
+    fprintf(stderr, "memory: at most %" PRIu64 " MiB (%s)\n", (bytes + (1 << 20) - 1) >> 20, how);
+    raise_descriptor_limit(&config);
+
+    /* 4. Signals, from which sse_run() returns, and the ready line */
+    handle_signals();
+    bool v6 = strchr(config.bind_address, ':') != NULL;
+    printf("listening on http://%s%s%s:%u\n", v6 ? "[" : "", config.bind_address, v6 ? "]" : "",
+           sse_port(the_server));
+    if (fflush(stdout) != 0) {
+        fprintf(stderr, "sse: cannot write to standard output: %s\n", strerror(errno));
+        exit(1);
+    }
+
+    /* 5. Until told to stop. Threads that are still at it end with the process. */
+    code = sse_run(the_server);
+    if (code != SSE_OK)
+        fprintf(stderr, "sse: stopped: %s\n", strerror(errno));
+    return code == SSE_OK ? 0 : 1;
+}
+
+#endif /* SSE_NO_MAIN */
+#endif /* SSE_API_ONLY */
