@@ -1,0 +1,1528 @@
+#!/bin/sh
+# The specification of sse, run against a real server: `make test`, or BUILD=build ./test.sh.
+#
+# One heading for each section of the contract, a few lines for each behaviour. Reading it needs
+# the helpers below and one rule: whatever takes its time is begun in the first section and looked
+# at in the last ones. Nothing sleeps to let something happen; it polls for what must happen.
+#
+#   BUILD=DIR     where unit and raw were built (build)
+#   SSE=FILE      the program under test (./sse)
+#   SANITIZED=1   it is a build with a sanitizer: memory is not measured
+#   CI=true       a tool that is missing is a failure, not a skip
+#   VERBOSE=1     also names what passed
+
+set -u
+cd "$(dirname "$0")" || exit 1
+BUILD=${BUILD:-build} SSE=${SSE:-./sse} SANITIZED=${SANITIZED:-} CI=${CI:-} VERBOSE=${VERBOSE:-}
+RAW=$BUILD/raw
+SLACK=0 # milliseconds that a sanitizer may add
+[ -z "$SANITIZED" ] || SLACK=4000
+LC_ALL=C
+export LC_ALL
+passed=0 failed=0 skipped=0 section='' PORT='' URL=''
+HOSTS=sse-test-$$ # two network namespaces, HOSTS-a and HOSTS-b, where they can be made
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/sse-test.XXXXXX") || exit 1
+
+# ---- Helpers: verdicts ---------------------------------------------------------------------------
+
+section() { section=$1; [ -z "$VERBOSE" ] || printf '\n%s\n' "$1"; }
+pass() { passed=$((passed + 1)); [ -z "$VERBOSE" ] || printf '    ok  %s\n' "$1"; }
+skip() { # WHAT WHY
+    skipped=$((skipped + 1))
+    printf 'SKIPPED %s: %s (%s)\n' "$section" "$1" "$2"
+}
+fail() { # WHAT DETAIL...
+    failed=$((failed + 1))
+    printf 'FAILED  %s: %s\n' "$section" "$1"
+    shift
+    printf '        %s\n' "$@"
+}
+is() { # WHAT EXPECTED ACTUAL
+    if [ "$2" = "$3" ]; then pass "$1"; else fail "$1" "expected: $2" "     got: $3"; fi
+}
+has() { # WHAT TEXT ACTUAL
+    case $3 in *"$2"*) pass "$1" ;; *) fail "$1" "expected within: $2" "            got: $3" ;; esac
+}
+lacks() { # WHAT TEXT ACTUAL
+    case $3 in *"$2"*) fail "$1" "not expected: $2" "         got: $3" ;; *) pass "$1" ;; esac
+}
+within() { # WHAT LEAST MOST ACTUAL
+    if [ "${4:-x}" -ge "$2" ] 2>/dev/null && [ "$4" -le "$3" ]; then pass "$1"
+    else fail "$1" "expected: $2 to $3" "     got: ${4:-nothing}"; fi
+}
+# Is the tool there? A check that needs it is skipped otherwise; in CI that is a failure.
+have() { # TOOL WHAT
+    if command -v "$1" >/dev/null 2>&1; then return 0; fi
+    if [ "$CI" = true ]; then fail "$2" "$1 is missing"; else skip "$2" "$1 is missing"; fi
+    return 1
+}
+
+# ---- Helpers: time -------------------------------------------------------------------------------
+
+now() { "$RAW" -t; } # a monotonic clock, milliseconds
+nap() { sleep 0.02 2>/dev/null || sleep 1; }
+
+# Polls until COMMAND succeeds, for some 20 seconds at most.
+await() { # COMMAND...
+    _naps=0
+    until "$@"; do
+        _naps=$((_naps + 1))
+        [ "$_naps" -lt 600 ] || return 1
+        nap
+    done
+}
+eventually() { # WHAT COMMAND...
+    _what=$1
+    shift
+    if await "$@"; then pass "$_what"; else fail "$_what" "never came true: $*"; fi
+}
+
+# ---- Helpers: processes --------------------------------------------------------------------------
+#
+# Everything started has its $tmp/NAME.pid, and $tmp/NAME.exit once it has ended: only what has not
+# ended is ever killed, since its number may be somebody else's by then.
+
+end() { # NAME [SIGNAL]
+    [ -e "$tmp/$1.exit" ] || kill "-${2:-TERM}" "$(cat "$tmp/$1.pid")" 2>/dev/null
+}
+cleanup() {
+    for job in "$tmp"/*.pid; do
+        job=${job##*/}
+        [ "$job" = '*.pid' ] || end "${job%.pid}"
+    done
+    [ ! -e "$tmp/hosts" ] || { ip netns del "$HOSTS-a"; ip netns del "$HOSTS-b"; } 2>/dev/null
+    if [ "$failed" -gt 0 ]; then echo "logs kept in $tmp"; else rm -rf "$tmp"; fi
+}
+trap cleanup EXIT
+trap 'failed=$((failed + 1)); exit 1' INT TERM HUP
+
+# Runs a program whose exit status can be waited for without waiting: $tmp/NAME.exit has it.
+launch() { # NAME COMMAND...
+    _job=$tmp/$1
+    shift
+    rm -f "$_job.exit" "$_job.pid"
+    (
+        "$@" >"$_job.out" 2>"$_job.err" &
+        echo $! >"$_job.pid.new"
+        mv "$_job.pid.new" "$_job.pid"
+        wait $!
+        echo $? >"$_job.exit.new"
+        mv "$_job.exit.new" "$_job.exit"
+    ) 2>/dev/null & # where the shell would tell how its child ended
+    await test -s "$_job.pid"
+}
+ended() { # NAME: prints the exit status, once it has ended
+    if await test -s "$tmp/$1.exit"; then
+        cat "$tmp/$1.exit"
+    else
+        echo 'never ended'
+    fi
+}
+
+# ---- Helpers: servers ----------------------------------------------------------------------------
+
+ready() { grep -q '^listening on ' "$tmp/$1.out" || [ -s "$tmp/$1.exit" ]; } # NAME
+
+# Starts a server and makes it the current one. Heartbeats are kept out of the way unless asked for.
+start() { # NAME OPTIONS...
+    _server=$1
+    shift
+    launch "$_server" "$SSE" --port 0 --heartbeat 3600 "$@"
+    await ready "$_server"
+    use "$_server"
+    [ -n "$PORT" ] || fail "server '$_server' starts" "$(cat "$tmp/$_server.err")"
+}
+use() { # NAME
+    PID=$(cat "$tmp/$1.pid")
+    PORT=$(sed -n 's/^listening on .*:\([0-9]*\)$/\1/p' "$tmp/$1.out")
+    URL=http://127.0.0.1:$PORT
+}
+# Stops a server: it must exit 0 in time, and have said nothing but what it should.
+stop() { # NAME [SIGNAL]
+    use "$1"
+    end "$1" "${2:-TERM}"
+    is "server '$1' stops with status 0" 0 "$(ended "$1")"
+    is "server '$1' printed its ready line and nothing else" 1 "$(grep -c '' "$tmp/$1.out")"
+    is "server '$1' logged nothing out of the ordinary" '' "$(strange_lines "$1")"
+}
+# What is in a log beside the memory line and access lines: TIME PEER METHOD PATH STATUS
+strange_lines() { # NAME
+    sed -e '1{/^memory: at most [0-9]* MiB (.*)$/d;}' \
+        -e '/^[0-9-]*T[0-9:]*Z [-0-9a-f.:]* [^ ]* [^ ?]* [1-5][0-9][0-9]$/d' \
+        -e '/^warning: .* connections may need .* descriptors/d' "$tmp/$1.err" | head -n 5
+}
+
+# ---- Helpers: requests with curl -----------------------------------------------------------------
+
+# Prints "STATUS BODY"; the head is kept for `field`.
+get() { # PATH [CURL OPTIONS...]
+    _path=$1
+    shift
+    rm -f "$tmp/body" "$tmp/head"
+    printf '%s ' "$(curl -qsg --noproxy '*' --path-as-is -m 20 -o "$tmp/body" -D "$tmp/head" \
+        -w '%{http_code}' "$@" "$URL$_path")"
+    [ ! -f "$tmp/body" ] || cat "$tmp/body"
+}
+post() { # PATH BODY [CURL OPTIONS...]
+    _where=$1 _text=$2
+    shift 2
+    get "$_where" --data-binary "$_text" "$@"
+}
+status() { get "$@" | sed -n '1s/ .*//p'; }
+field() { # NAME: of the last answer
+    tr -d '\r' <"$tmp/head" | grep -i "^$1:" | sed 's/^[^:]*: *//'
+}
+problem() { # WHAT STATUS TITLE PATH [CURL OPTIONS...]: a problem document with a detail
+    _what=$1 _code=$2 _title=$3
+    shift 3
+    is "$_what" "$_code {\"title\":\"$_title\",\"status\":$_code,\"detail\":\"…\"}" \
+        "$(get "$@" | sed 's/"detail":"[^"][^"]*"/"detail":"…"/')"
+    is "$_what: problem+json" application/problem+json "$(field content-type)"
+}
+health() { # NAME: a number that /health tells
+    get /health | sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p"
+}
+health_is() { [ "$(health "$1")" = "$2" ]; }
+status_is() { # USER CONNECTED|DISCONNECTED STREAMS
+    case $(get "/sse/status/$1") in *"\"status\":\"$2\",\"streams\":$3,"*) return 0 ;; esac
+    return 1
+}
+
+# ---- Helpers: streams ----------------------------------------------------------------------------
+
+# Opens a stream, which is written to $tmp/NAME.out, and waits for its greeting.
+open() { # NAME PATH [CURL OPTIONS...]
+    _stream=$1 _path=$2
+    shift 2
+    launch "$_stream" curl -qsgN --noproxy '*' --path-as-is -m 100 "$@" "$URL/sse/connect/$_path"
+    await saw "$_stream" 'Keep alive' || fail "stream '$_stream' opens" "$(cat "$tmp/$_stream.out")"
+}
+saw() { grep -q -e "$2" "$tmp/$1.out"; }   # NAME PATTERN
+count() { grep -c -e "$2" "$tmp/$1.out"; } # NAME PATTERN
+over() { [ -s "$tmp/$1.exit" ]; }          # NAME: has the stream ended?
+hang_up() {                                # NAME
+    end "$1"
+    ended "$1" >/dev/null
+}
+# The stream's text on one line, without what is different every time.
+told() { sed -e 's/^id: [0-9a-f]*-/id: E-/' "$tmp/$1.out" | tr -d '\r' | tr '\n' '|'; } # NAME
+# The same after the greeting.
+news() { told "$1" | sed 's/^.*data: <3: Keep alive||//'; } # NAME
+last_id() { sed -n 's/^id: //p' "$tmp/$1.out" | tail -n 1; } # NAME
+
+# ---- Helpers: requests byte by byte --------------------------------------------------------------
+
+H='Host: localhost\r\n'
+GET="GET /health HTTP/1.1\r\n$H"
+LAST="GET /health HTTP/1.1\r\n${H}Connection: close\r\n\r\n"
+
+raw() { "$RAW" "$PORT" "$@" 2>>"$tmp/raw.err"; }
+# The statuses of all answers, and whether the server closed properly.
+answers() { # STEP...
+    raw "$@" eof >"$tmp/answer"
+    _end=$?
+    sed -n 's/^.*HTTP\/1\.1 \([0-9][0-9][0-9]\) .*/\1/p' "$tmp/answer" | tr '\n' ' '
+    case $_end in 0) echo closed ;; 3) echo open ;; *) echo "raw ended with $_end" ;; esac
+}
+next_served() {
+    [ "$(raw "send:$LAST" eof | grep -c '^HTTP/1.1 200 ')" = 1 ] || echo ', the next is not served'
+}
+# This input gets that status in a problem document, then a close; and the next client is served.
+refused() { # STATUS WHAT STEP...
+    _code=$1 _what=$2
+    shift 2
+    _got=$(answers "$@")
+    grep -q 'Content-Type: application/problem+json' "$tmp/answer" || _got="$_got, no problem+json"
+    grep -q "\"status\":$_code,\"detail\":\"." "$tmp/answer" || _got="$_got, no detail"
+    grep -q 'Connection: close' "$tmp/answer" || _got="$_got, no Connection: close"
+    is "$_what" "$_code closed" "$_got$(next_served)"
+}
+# These bytes get these statuses, the last with a close, and the next client is served.
+accepted() { # STATUSES WHAT STEP...
+    _codes=$1 _what=$2
+    shift 2
+    is "$_what" "$_codes closed" "$(answers "$@")$(next_served)"
+}
+
+for tool in curl sed grep awk; do
+    command -v $tool >/dev/null 2>&1 || { echo "test.sh needs $tool"; exit 1; }
+done
+for program in "$SSE" "$RAW"; do
+    [ -x "$program" ] || { echo "$program is not built; run: make test"; failed=1; exit 1; }
+done
+is_linux() { [ "$(uname)" = Linux ] && [ -r /proc/self/status ]; }
+
+# ==== What takes its time, begun here =============================================================
+
+section 'Begun early'
+launch unit "$BUILD/unit"
+launch embed "$BUILD/embed"
+
+# The two demo tasks at full pace, with GET and with POST, on a server of their own.
+start demo --quiet
+for method in GET POST; do
+    for task in task task-with-obj; do
+        open "$task-$method" "$task-$method"
+        launch "$task-$method-answer" curl -qs --noproxy '*' -m 60 -X $method \
+            -w '%{http_code} %{time_total}' "$URL/sse/$task/$task-$method"
+    done
+done
+
+# Heads and bodies that never end.
+start slow
+POST_HEAD="POST /sse/send/slow HTTP/1.1\r\n$H"
+slow() { # NAME STEP...
+    _name=$1
+    shift
+    launch "$_name" "$RAW" "$PORT" patience:50000 "$@" eof clock
+}
+slow slow-head "send:GET /health HT"
+slow slow-fields "send:${GET}X: y\r\n"
+slow slow-drip "drip:400:${GET}X-Long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+slow slow-second "send:${GET}\r\n" 'wait:HTTP/1.1 200' 'wait:\r\n\r\n' 'send:G'
+slow slow-moved "send:${GET}\r\nGET /a?SECRET HTTP/1.1\r\n${H}Authorization: Bearer SECRET\r\nX: SECRET"
+slow slow-body "send:${POST_HEAD}Content-Length: 10\r\n\r\n12345"
+slow slow-chunks "send:${POST_HEAD}Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n"
+slow slow-drip-body "send:${POST_HEAD}Content-Length: 100\r\n\r\n" \
+    'drip:500:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'
+
+# A reader that reads nothing for many heartbeats, though its history would hold everything.
+start paused --max-users 4 --heartbeat 1 --history 1000 --history-bytes 20000000
+launch paused-reader "$RAW" "$PORT" patience:60000 rcvbuf:65536 \
+    "send:GET /sse/connect/paused HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' "touch:$tmp/deaf" \
+    "until:$tmp/reads-again" 'wait:the last one'
+launch full-window "$RAW" "$PORT" patience:60000 rcvbuf:2048 \
+    "send:GET /sse/connect/window HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' "touch:$tmp/deaf-too" \
+    "until:$tmp/reads-again" 'wait:the last one'
+await test -e "$tmp/deaf-too"
+head -c 20000 /dev/zero | tr '\0' x >"$tmp/20000"
+post /sse/send/window "@$tmp/20000" >/dev/null
+post /sse/send/window "@$tmp/20000" >/dev/null
+await test -e "$tmp/deaf"
+head -c 60000 /dev/zero | tr '\0' x >"$tmp/60000"
+n=0
+while [ "$n" -lt 100 ]; do
+    n=$((n + 1))
+    printf 'next\nurl = %s/sse/send/paused\ndata-binary = @%s\nsilent\n' "$URL" "$tmp/60000"
+done | sed 1d >"$tmp/flood"
+curl -q --noproxy '*' -m 60 -K "$tmp/flood" >/dev/null 2>&1
+post /sse/send/paused 'the last one' >"$tmp/last-receipt"
+
+# A peer that vanishes without a word: a client on a host of its own, which loses its address.
+two_hosts() {
+    touch "$tmp/hosts"
+    ip netns add "$HOSTS-a" && ip netns add "$HOSTS-b" &&
+        ip link add sse-a netns "$HOSTS-a" type veth peer name sse-b netns "$HOSTS-b" &&
+        ip -n "$HOSTS-a" addr add 10.99.0.1/24 dev sse-a &&
+        ip -n "$HOSTS-b" addr add 10.99.0.2/24 dev sse-b &&
+        ip -n "$HOSTS-a" link set lo up && ip -n "$HOSTS-a" link set sse-a up &&
+        ip -n "$HOSTS-b" link set sse-b up
+}
+vanishing() {
+    ip netns exec "$HOSTS-a" curl -qs --noproxy '*' -m 5 "$1/sse/status/ghost" | grep -q '"status":"Connected"'
+}
+vanished() { ! vanishing "$1"; }
+if have ip 'a peer that vanishes' && two_hosts >"$tmp/hosts.err" 2>&1; then
+    launch vanish ip netns exec "$HOSTS-a" "$SSE" --port 0 --bind 10.99.0.1 --heartbeat 2
+    await ready vanish
+    use vanish
+    launch ghost ip netns exec "$HOSTS-b" curl -qsN --noproxy '*' -m 100 "http://10.99.0.1:$PORT/sse/connect/ghost"
+    await saw ghost 'Keep alive'
+    (
+        ip -n "$HOSTS-b" addr del 10.99.0.2/24 dev sse-b
+        began=$(now)
+        await vanished "http://10.99.0.1:$PORT"
+        echo $(($(now) - began)) >"$tmp/vanish.took"
+    ) &
+fi
+
+# Stopping while requests are half received.
+start stopping-slowly
+launch half-received "$RAW" "$PORT" patience:50000 crowd:3:GET \
+    "send:${POST_HEAD}Content-Length: 10\r\n\r\n12" "touch:$tmp/half" eof
+await test -e "$tmp/half"
+await health_is connections 5
+(
+    began=$(now)
+    kill -TERM "$PID"
+    await test -s "$tmp/stopping-slowly.exit"
+    echo $(($(now) - began)) >"$tmp/stopping-slowly.took"
+) &
+
+# ==== Command line ================================================================================
+
+section 'Command line'
+start main --retry 1234
+is 'the ready line is all of stdout' "listening on http://127.0.0.1:$PORT" "$(cat "$tmp/main.out")"
+has 'the first line of the log tells the memory' 'memory: at most ' "$(head -n 1 "$tmp/main.err")"
+is 'and how it adds up' 1 \
+    "$(grep -c '^memory: at most [0-9]* MiB (1024 users x [0-9.]* KiB, 1024 connections x ' "$tmp/main.err")"
+is 'an access line has time, peer, method, path and status' 1 "$(
+    get '/health?token=secret' >/dev/null
+    grep -c '^20[0-9-]*T[0-9:]*Z 127.0.0.1 GET /health 200$' "$tmp/main.err"
+)"
+lacks 'and never a query' secret "$(cat "$tmp/main.err")"
+
+brief() { # OPTIONS...: prints "STATUS LINES-ON-STDERR", and keeps both outputs
+    launch brief "$SSE" "$@"
+    _status=$(ended brief)
+    [ "$_status" != 'never ended' ] || end brief
+    echo "$_status $(grep -c '' "$tmp/brief.err")"
+}
+is '--help exits 0' '0 0' "$(brief --help)"
+for option in '-p, --port N' '-b, --bind ADDR' '--max-users N' '--max-connections N' \
+    '--max-streams N' '--history N' '--history-bytes BYTES' '--max-message BYTES' \
+    '--heartbeat SECONDS' '--heartbeat-as ' '--retry MS' '--cors ORIGIN' '--cert FILE' '--key FILE' \
+    '--auth-secret FILE' '--no-demo' '-q, --quiet' '-V, --version' '-h, --help'; do
+    is "--help lists $option" 1 "$(grep -c -e "^ .*$option" "$tmp/brief.out")"
+done
+for default in port:8080 bind:127.0.0.1 max-users:1024 max-connections:1024 max-streams:16 \
+    history:64 history-bytes:131072 max-message:65536 heartbeat:5 heartbeat-as:message retry:2000; do
+    is "--help tells the default of --${default%%:*}" 1 \
+        "$(grep -c -e "--${default%%:*} .*(${default#*:})$" "$tmp/brief.out")"
+done
+is 'the README shows it as it is' "$(cat "$tmp/brief.out")" "$(sed -n '/^Usage: sse/,/^```/p' README.md | sed '$d')"
+is '-h is --help' '0 0' "$(brief -h)"
+is '--version exits 0' '0 0' "$(brief --version)"
+is 'and names the version' 1 "$(grep -c '^sse [0-9.]*$' "$tmp/brief.out")"
+is '-V is --version' '0 0' "$(brief -V)"
+
+bad() { # MUST-SAY OPTIONS...: bad usage, told in one line
+    _says=$1
+    shift
+    is "bad usage: $*" '2 1' "$(brief "$@")"
+    has "$* is told what is right" "$_says" "$(cat "$tmp/brief.err")"
+    is "$* prints nothing on stdout" '' "$(cat "$tmp/brief.out")"
+}
+for option in port:65535 max-users: max-connections: max-streams: history: history-bytes: \
+    max-message: heartbeat:3600 retry:; do
+    name=${option%%:*}
+    bad "--$name takes a number" "--$name" x
+    has "--$name tells its range" "to ${option#*:}" "$(cat "$tmp/brief.err")"
+done
+for value in -1 1.5 '' ' 80' 80x 65536 99999999999999999999; do bad '--port takes' --port "$value"; done
+for value in 0 3601; do bad 'from 1 to 3600' "--heartbeat=$value"; done
+for name in max-users max-connections max-streams history history-bytes max-message; do
+    bad "--$name takes" "--$name=0"
+done
+bad '--port takes' -p
+bad '--port takes' -px
+bad '--port takes' -qpx
+bad '--retry takes' --retry
+bad '--bind takes an IPv4 or IPv6 address' --bind localhost
+bad '--bind takes' --bind=
+bad '--bind takes' -b 1.2.3.4.5
+bad '--heartbeat-as takes message or comment' --heartbeat-as both
+for value in '' example.com http:// 'http://a b' http://a/path http://a:b ://a '*.com' null; do
+    bad '--cors takes an origin' --cors "$value"
+done
+for name in no-demo quiet version help; do bad "--$name takes no value" "--$name=1"; done
+bad '--nonsense' --nonsense
+bad '-x' -x
+bad extra extra
+bad "'--'" --
+for name in cert key auth-secret; do
+    bad "--$name" "--$name" /dev/null
+    has "--$name says how to build with OpenSSL" 'make TLS=1' "$(cat "$tmp/brief.err")"
+done
+
+is 'a port that is taken: status 1' '1 1' "$(brief --port "$PORT")"
+has 'and it says which' "$PORT" "$(cat "$tmp/brief.err")"
+is 'an address that is not ours: status 1' '1 1' "$(brief --port 0 --bind 192.0.2.1)"
+if [ -n "$SANITIZED" ]; then
+    skip 'more memory than there is' 'a sanitizer has its own way to say so'
+else
+    is 'more memory than there is: status 1' '1 1' \
+        "$(brief --port 0 --max-users 1000000 --history-bytes 1073741824)"
+fi
+
+start forms --max-users=7 -qp0 --max-connections 9 --no-demo --bind=0.0.0.0
+has '--name=value, --name value and -qp0 are all understood' '(7 users x ' "$(cat "$tmp/forms.err")"
+has 'the ready line names the address' 'http://0.0.0.0:' "$(cat "$tmp/forms.out")"
+is 'it serves there' 200 "$(status /health)"
+problem '--no-demo leaves out the task route' 404 'Not Found' /sse/task/alice
+is '--no-demo leaves out task-with-obj' 404 "$(status /sse/task-with-obj/alice)"
+is 'under -q there is the memory line and nothing else' 1 "$(grep -c '' "$tmp/forms.err")"
+has 'which is still told' 'memory: at most ' "$(cat "$tmp/forms.err")"
+stop forms
+
+launch v6 "$SSE" --port=0 -b ::1
+await ready v6
+if [ -s "$tmp/v6.exit" ]; then
+    skip 'IPv6' 'this machine has none'
+else
+    use v6
+    is 'an IPv6 address stands in brackets' "listening on http://[::1]:$PORT" "$(cat "$tmp/v6.out")"
+    is 'it serves over IPv6' 1 "$("$RAW" -6 "$PORT" "send:$LAST" eof | grep -c '^HTTP/1.1 200 ')"
+    is 'and logs the peer' 1 "$(grep -c ' ::1 GET /health 200$' "$tmp/v6.err")"
+    URL="http://[::1]:$PORT"
+    is 'its own address is no foreign host' 404 "$(status /sse/status/nobody)"
+    stop v6
+fi
+
+# ==== Routes ======================================================================================
+
+section 'Routes'
+use main
+is 'nobody is known at first' '200 {"users":[]}' "$(get /sse/users)"
+has 'health tells the server is up' '200 {"status":"ok"' "$(get /health)"
+is 'answers are JSON' application/json "$(field content-type)"
+is 'and are not cached' no-store "$(field cache-control)"
+
+problem 'status of a user never seen' 404 'Not Found' /sse/status/alice
+problem 'disconnect of a user never seen' 404 'Not Found' /sse/disconnect/alice
+open alice alice
+is 'connect opens a stream' 1 "$(count alice "data: User 'alice' connected")"
+is 'status tells Connected' '200 {"user":"alice","status":"Connected","streams":1,"queued":0}' \
+    "$(get /sse/status/alice)"
+has 'send gives a receipt' '"user":"alice","status":"Connected","streams":1,"delivered":1}' \
+    "$(post /sse/send/alice hello)"
+has 'with status 202 and the id' '202 {"id":"' "$(post '/sse/send/alice?event=news' 'hello again')"
+id=$(sed 's/.*"id":"\([^"]*\)".*/\1/' "$tmp/body")
+eventually 'the message arrives' saw alice 'hello again'
+is 'and has the id of the receipt' "$id" "$(last_id alice)"
+is 'disconnect closes the streams' '200 {"user":"alice","status":"Disconnected"}' \
+    "$(get /sse/disconnect/alice)"
+eventually 'the stream ends' over alice
+is 'messages came in their form, then the farewell' \
+    'id: E-1|data: hello||id: E-2|event: news|data: hello again||event: disconnected|data: User '\''alice'\'' disconnected||' \
+    "$(news alice)"
+is 'status tells Disconnected' '200 {"user":"alice","status":"Disconnected","streams":0,"queued":0}' \
+    "$(get /sse/status/alice)"
+is 'disconnect of a user who is away is no error' '200 {"user":"alice","status":"Disconnected"}' \
+    "$(post /sse/disconnect/alice '')"
+
+has 'send adds a user never seen' '"user":"bob","status":"Disconnected","streams":0,"delivered":0}' \
+    "$(post /sse/send/bob 'for later')"
+is 'for whom the message waits' '200 {"user":"bob","status":"Disconnected","streams":0,"queued":1}' \
+    "$(get /sse/status/bob)"
+open alice1 alice
+open alice2 alice
+is 'broadcast reaches every known user' '202 {"users":2,"streams":2,"delivered":2}' \
+    "$(post '/sse/broadcast?event=all' 'to all')"
+eventually 'every stream of them' saw alice1 'to all'
+eventually 'and the other' saw alice2 'to all'
+is 'users lists them all' \
+    '200 {"users":[{"user":"alice","status":"Connected","streams":2,"queued":0},{"user":"bob","status":"Disconnected","streams":0,"queued":2}]}' \
+    "$(get /sse/users)"
+
+section 'Routes: hold'
+is 'disconnect with hold, by POST' 200 "$(status '/sse/disconnect/alice?hold=600' -X POST)"
+eventually 'closes all streams' over alice1
+eventually 'and the other too' over alice2
+is 'connects are answered 204 meanwhile' '204 ' "$(get /sse/connect/alice)"
+is 'which has no body and no type' '' "$(field content-type)$(field content-length)"
+is 'HEAD of connect tells the same' '204' "$(status /sse/connect/alice -I)"
+is 'messages are still taken' 202 "$(status /sse/send/alice -d x)"
+open carol carol
+is 'another user is not held' 1 "$(count carol "data: User 'carol' connected")"
+is 'hold=0 lifts it' 200 "$(status '/sse/disconnect/alice?hold=0')"
+open alice3 alice
+is 'and connects are served' 1 "$(count alice3 "data: User 'alice' connected")"
+is 'hold again' 200 "$(status '/sse/disconnect/alice?hold=86400')"
+is 'held' 204 "$(status /sse/connect/alice)"
+is 'the latest disconnect decides: without hold it lifts' 200 "$(status /sse/disconnect/alice)"
+open alice4 alice
+is 'a short hold' 200 "$(status '/sse/disconnect/alice?hold=1')"
+held_out() { [ "$(status /sse/connect/alice -I)" = 200 ]; }
+eventually 'runs out by itself' held_out
+for hold in -1 86401 x 1.5 '%201' 99999999999999999999 0x1; do
+    problem "hold=$hold" 400 'Bad Request' "/sse/disconnect/alice?hold=$hold"
+done
+is 'hold= counts as absent' 200 "$(status '/sse/disconnect/alice?hold=')"
+hang_up carol
+
+section 'Routes: the farewell'
+start short-history --history 1
+for n in 1 2 3 4 5 6 7 8; do open "leaver$n" leaver; done
+send="POST /sse/send/leaver HTTP/1.1\r\n${H}Content-Length: 1\r\n\r\nx"
+is 'whatever is sent right after a disconnect' '200 202 202 202 202 200 closed' \
+    "$(answers "send:GET /sse/disconnect/leaver HTTP/1.1\r\n$H\r\n$send$send$send$send$LAST")"
+for n in 1 2 3 4 5 6 7 8; do
+    is 'a stream ends with its farewell' '0 1' \
+        "$(ended "leaver$n") $(count "leaver$n" '^event: disconnected')"
+done
+stop short-history
+use main
+
+section 'Routes: HEAD, OPTIONS, methods'
+for path in /health /sse/users /sse/status/bob /sse/disconnect/bob; do
+    get_length=$(get "$path" >/dev/null; field content-length)
+    is "HEAD $path is GET without its body" "200 $get_length" "$(status "$path" -I) $(field content-length)"
+done
+is 'HEAD of connect has the fields of a stream' '200 text/event-stream no-cache no' \
+    "$(status /sse/connect/dave -I) $(field content-type) $(field cache-control) $(field x-accel-buffering)"
+is 'but opens none, and adds no user' 404 "$(status /sse/status/dave)"
+open dave dave
+is 'HEAD of disconnect' 200 "$(status '/sse/disconnect/dave?hold=60' -I)"
+is 'disconnects nobody' '200 {"user":"dave","status":"Connected","streams":1,"queued":0}' \
+    "$(get /sse/status/dave)"
+is 'HEAD of a task' 200 "$(status /sse/task/erin -I)"
+is 'HEAD of task-with-obj' 200 "$(status /sse/task-with-obj/erin -I)"
+is 'runs none' 404 "$(status /sse/status/erin)"
+accepted '404 200' 'the answer to HEAD of an error has no body either' "send:HEAD /nowhere HTTP/1.1\r\n$H\r\n$LAST"
+hang_up dave
+
+methods() { # ALLOWED PATH
+    is "OPTIONS $2" "204 $1" "$(status "$2" -X OPTIONS) $(field allow)"
+    is "OPTIONS $2 has no body" '' "$(cat "$tmp/body" 2>/dev/null)"
+    is "DELETE $2" "405 $1" "$(status "$2" -X DELETE) $(field allow)"
+}
+methods 'GET, HEAD, OPTIONS' /sse/connect/alice
+methods 'GET, HEAD, POST, OPTIONS' /sse/disconnect/alice
+methods 'GET, HEAD, POST, OPTIONS' /sse/task/alice
+methods 'GET, HEAD, POST, OPTIONS' /sse/task-with-obj/alice
+methods 'POST, OPTIONS' /sse/send/alice
+methods 'POST, OPTIONS' /sse/broadcast
+methods 'GET, HEAD, OPTIONS' /sse/status/alice
+methods 'GET, HEAD, OPTIONS' /sse/users
+methods 'GET, HEAD, OPTIONS' /health
+is 'OPTIONS * speaks for the server' '204 GET, HEAD, POST, OPTIONS' \
+    "$(status '' -X OPTIONS --request-target '*') $(field allow)"
+problem 'GET of send' 405 'Method Not Allowed' /sse/send/alice
+is 'HEAD of send' 405 "$(status /sse/send/alice -I)"
+is 'POST of connect' 405 "$(status /sse/connect/alice -d x)"
+is 'methods are case-sensitive' 405 "$(status /health -X get)"
+for path in /nowhere /sse /sse/ /sse/connect /sse/connect/a/b /sse/sendx/a /SSE/users /health/ /sse/users/; do
+    problem "$path" 404 'Not Found' "$path"
+done
+is 'OPTIONS of an unknown path' 404 "$(status /nowhere -X OPTIONS)"
+
+# ==== User ids and queries ========================================================================
+
+section 'User ids'
+named() { # PATH SEGMENT, NAME AS JSON
+    has "a user may be called $1" "\"user\":\"$2\"," "$(post "/sse/send/$1" x)"
+}
+named a%20b 'a b'
+named a+b a+b
+named 'a%2Fb' a/b
+named '%41lice' Alice
+named 'caf%C3%A9' 'café'
+named 'café' 'café'
+named '%F0%9F%99%82' '🙂'
+named 'a%22b%5Cc' 'a\"b\\c'
+named '%3Cscript%3E' '<script>'
+named ... ...
+named .a .a
+named 'a%3Fb' 'a?b'
+named 'a%25b' a%b
+named "%27" "'"
+named '%C2%A0' "$(printf '\302\240')"
+is 'ids are opaque: Alice is not alice' 404 "$(status /sse/status/aLICE)"
+is 'escapes and bytes name the same user' 200 "$(status /sse/status/%63af%c3%a9)"
+long=$(printf 'u%.0s' 1 2 3 4 5 6 7 8)
+long=$long$long$long$long$long$long$long$long$long$long$long$long$long$long$long$long
+named "$long" "$long"
+is '128 bytes it was' 128 "${#long}"
+for user in "${long}u" "%C3%A9${long%?}" '' . .. %2e %2E%2e .%2e %00 %0a %0D %1f %7f %C2%80 %C2%9f \
+    %ff %C3 %C0%80 %ED%A0%80 %F4%90%80%80 % %4 %zz a%; do
+    problem "user '$user'" 400 'Bad Request' "/sse/send/$user" -d x
+done
+for path in connect disconnect status task task-with-obj; do
+    is "$path wants a user" 400 "$(status "/sse/$path/")"
+    is "$path takes no control character" 400 "$(status "/sse/$path/a%01")"
+done
+is 'none of these was added' '' "$(get /sse/users | grep -o '"user":"[.]*"' | grep -vx '"user":"..."')"
+
+section 'Queries'
+event() { # STATUS QUERY
+    is "send?$2" "$1" "$(status "/sse/send/events?$2" -d x)"
+}
+event 202 event=ok
+event 202 'event=two+words'
+event 202 'event=%C3%A9t%C3%A9'
+event 202 event=
+event 202 'other=x&event=b&more'
+event 202 'event=message'
+event 202 "event=$(echo "$long" | cut -c 1-64)"
+event 400 "event=$(echo "$long" | cut -c 1-65)"
+for name in open error gap disconnected; do
+    event 400 "event=$name"
+    is "broadcast?event=$name" 400 "$(status "/sse/broadcast?event=$name" -d x)"
+done
+event 400 event=%6Fpen
+for bytes in %0a %0d a%0Ab %00 %09 %7f %C2%85 %ff %C3 % %g0; do event 400 "event=$bytes"; done
+open events events
+is 'names arrive decoded; an empty one is none' \
+    'id: E-1|event: ok|data: x||id: E-2|event: two words|data: x||id: E-3|event: été|data: x||id: E-4|data: x||id: E-5|event: b|data: x||' \
+    "$(await saw events '^event: message'; news events | sed 's/id: E-6.*//')"
+hang_up events
+
+# ==== The stream ==================================================================================
+
+section 'The stream'
+raw "send:GET /sse/connect/zoe HTTP/1.1\r\n$H\r\n" 'wait:Keep alive\n\n' >"$tmp/greeting"
+is 'the head is exactly this' \
+    'HTTP/1.1 200 OK|Date: …|Content-Type: text/event-stream|Cache-Control: no-cache|X-Accel-Buffering: no|Connection: close|' \
+    "$(sed -e 's/^\(Date: \).*\r/\1…\r/' -e 's/\r$//' -e '/^$/,$d' "$tmp/greeting" | tr '\n' '|')"
+is 'Date is a date' 1 \
+    "$(grep -c '^Date: [A-Z][a-z][a-z], [0-3][0-9] [A-Z][a-z][a-z] 20[0-9][0-9] [0-2][0-9]:[0-5][0-9]:[0-6][0-9] GMT.$' "$tmp/greeting")"
+printf "retry: 1234\n\nid: %s-0\ndata: User 'zoe' connected\n\ndata: <3: Keep alive\n\n" \
+    "$(sed -n 's/^id: \([0-9a-f]*\)-0$/\1/p' "$tmp/greeting")" >"$tmp/expected"
+sed '1,/^.$/d' "$tmp/greeting" >"$tmp/actual"
+if cmp -s "$tmp/expected" "$tmp/actual"; then pass 'the greeting, byte for byte'
+else fail 'the greeting, byte for byte' "see expected and actual in $tmp"; fi
+
+# Sends a body, and a mark after it; what the stream gets between their ids must be this.
+open frames frames
+sent=0
+framed() { # WHAT BODY-FOR-PRINTF EXPECTED
+    # shellcheck disable=SC2059 # the body is a format on purpose: it holds escapes
+    printf "$2" >"$tmp/sent"
+    post /sse/send/frames "@$tmp/sent" >/dev/null
+    post /sse/send/frames "mark" >/dev/null
+    sent=$((sent + 2))
+    await saw frames "^id: .*-$sent\$"
+    is "$1" "$3" "$(news frames | sed -e "s/.*id: E-$((sent - 1))|//" -e "s/||id: E-$sent|.*//")"
+}
+framed 'one line' 'hello' 'data: hello'
+framed 'LF ends a line' 'a\nb' 'data: a|data: b'
+framed 'CR ends a line' 'a\rb' 'data: a|data: b'
+framed 'CR LF ends one line' 'a\r\nb' 'data: a|data: b'
+framed 'LF CR ends two' 'a\n\rb' 'data: a|data: |data: b'
+framed 'n ends make n + 1 lines' 'a\n' 'data: a|data: '
+framed 'n ends make n + 1 lines, CR' 'a\r\r' 'data: a|data: |data: '
+framed 'n ends make n + 1 lines, CR LF' '\r\n' 'data: |data: '
+framed 'an empty body is one empty line' '' 'data: '
+framed 'no body can forge a field' 'a\rid: 7\nevent: gap\r\ndata: x\n\nretry: 0' \
+    'data: a|data: id: 7|data: event: gap|data: data: x|data: |data: retry: 0'
+framed 'nor a comment, nor lose a space' ': c\n  two' 'data: : c|data:   two'
+framed 'other bytes stay as they are' '\001\033\177 \303\251 \342\200\250 \\ "' \
+    "$(printf 'data: \001\033\177 \303\251 \342\200\250 \\ "')"
+framed 'the end may come as a CR whose LF never comes' 'x\r' 'data: x|data: '
+is 'the content type is ignored' 202 "$(status /sse/send/frames -d x -H 'Content-Type: image/png')"
+hang_up frames
+
+start beating --heartbeat 1 --retry 0
+launch beats "$RAW" "$PORT" "send:GET /sse/connect/amy HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' \
+    'wait:Keep alive' 'wait:Keep alive' 'wait:\n\n' clock
+start commenting --heartbeat=1 --heartbeat-as=comment
+launch comments "$RAW" "$PORT" "send:GET /sse/connect/amy HTTP/1.1\r\n$H\r\n" 'wait:\n: <3' \
+    'wait:\n: <3' 'wait:\n\n'
+use main
+is 'keep-alives are seen' 0 "$(ended beats)"
+within 'the second comes after two heartbeats of one second' 1950 $((4000 + SLACK)) \
+    "$(sed -n 's/^\[\([0-9]*\) ms\]$/\1/p' "$tmp/beats.out")"
+is 'they are messages without an id' \
+    "retry: 0||id: E-0|data: User 'amy' connected||data: <3: Keep alive||data: <3: Keep alive||data: <3: Keep alive||" \
+    "$(told beats | sed -e 's/.*|retry/retry/' -e 's/\[.*//')"
+is 'keep-alives as comments are seen' 0 "$(ended comments)"
+is 'also in the greeting' \
+    "retry: 2000||id: E-0|data: User 'amy' connected||: <3: Keep alive||: <3: Keep alive||" \
+    "$(told comments | sed -e 's/.*|retry/retry/')"
+use beating
+health_is_idle() { health_is streams 0; }
+eventually 'a stream whose client is gone is over' health_is_idle
+stop beating
+stop commenting
+
+# ==== Delivery ====================================================================================
+
+section 'Delivery'
+use main
+reset() { # USER: what Last-Event-ID was given last; prints the news of a stream with these options
+    rm -f "$tmp/resumed.out"
+    _user=$1
+    shift
+    open resumed "$_user" "$@"
+    post "/sse/send/$_user" 'the end' >/dev/null
+    await saw resumed '^data: the end$'
+    hang_up resumed
+    news resumed | sed 's/id: E-[0-9]*|data: the end||$//'
+}
+for text in one two; do post /sse/send/wanda $text >/dev/null; done
+is 'messages wait for a user who is away' \
+    '200 {"user":"wanda","status":"Disconnected","streams":0,"queued":2}' "$(get /sse/status/wanda)"
+is 'and come with the first stream' 'id: E-1|data: one||id: E-2|data: two||' "$(reset wanda)"
+is 'once' '' "$(reset wanda)"
+open first wanda
+open second wanda
+for text in a b c; do post /sse/send/wanda $text >/dev/null; done
+eventually 'all streams of a user get all messages' saw first '^data: c$'
+eventually 'in the same order' saw second '^data: c$'
+is 'and the same bytes' "$(news first)" "$(news second)"
+hang_up second
+eventually 'one that leaves' status_is wanda Connected 1
+post /sse/send/wanda d >/dev/null
+eventually 'does not disturb the other' saw first '^data: d$'
+hang_up first
+eventually 'with the last the user is Disconnected' status_is wanda Disconnected 0
+
+open start viola
+from=$(last_id start)
+hang_up start
+post /sse/send/viola one >/dev/null
+is 'the starting point can be resumed from' 'id: E-1|data: one||' \
+    "$(reset viola -H "Last-Event-ID: $from")"
+id=$(post /sse/send/viola two | sed 's/.*"id":"\([^"]*\).*/\1/')
+for text in three four; do post /sse/send/viola $text >/dev/null; done
+resumed='id: E-4|data: three||id: E-5|data: four||id: E-6|data: the end||'
+is 'Last-Event-ID resumes after that message' "${resumed%id: E-6*}" "$(reset viola -H "last-event-id: $id")"
+is 'so does ?lastEventId=' "$resumed" "$(reset "viola?lastEventId=$id")"
+resumed="${resumed}id: E-7|data: the end||"
+is 'where both are present the header counts' "$resumed" \
+    "$(reset "viola?lastEventId=$from" -H "Last-Event-ID: $id")"
+whole='event: gap|data: {"missed":null}||id: E-1|data: one||id: E-2|data: the end||id: E-3|data: two||'
+for unknown in nonsense 0-0 "${id%-*}-999" "${id%-*}-" "0${id}" "$(echo "$id" | tr a-f A-F)x" "$id$id$id$id"; do
+    has "an unknown id ($unknown) gets gap null and all there is" "$whole" \
+        "$(reset viola -H "Last-Event-ID: $unknown")"
+done
+has 'in the query too' "$whole" "$(reset "viola?lastEventId=nonsense")"
+
+curl -qs --noproxy '*' -m 60 -d x "$URL/sse/send/ids?n=[1-50]" | sed 's/.*"id":"[0-9a-f]*-\([0-9]*\)".*/\1/' >"$tmp/ids"
+is 'ids ascend and are unique' "$(sort -n -u "$tmp/ids" | tr '\n' ' ')" "$(tr '\n' ' ' <"$tmp/ids")"
+is 'every message had one' 50 "$(grep -c . "$tmp/ids")"
+
+closes_noticed() { # within a second; the best of three, for this machine may be busy
+    for _try in 1 2 3; do
+        open leaving leo
+        end leaving
+        _since=$(now)
+        await status_is leo Disconnected 0
+        _took=$(($(now) - _since))
+        ended leaving >/dev/null
+        [ $_took -gt $((1000 + SLACK)) ] || return 0
+    done
+    return 1
+}
+if closes_noticed; then pass 'a client that closes is noticed within a second'
+else fail 'a client that closes is noticed within a second' "took $_took ms"; fi
+raw "send:GET /sse/connect/rita HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' rst >/dev/null
+eventually 'so is one that resets' status_is rita Disconnected 0
+raw "send:GET /sse/connect/sid HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' shut eof >/dev/null
+eventually 'and one that half-closes' status_is sid Disconnected 0
+
+raw "send:GET /sse/connect/talker HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' "repeat:3000:x" \
+    "send:\r\n" shut >/dev/null
+began=$(now)
+eventually 'and one that said much before' status_is talker Disconnected 0
+within 'no later' 0 3000 "$(($(now) - began))"
+
+awk 'BEGIN { for (i = 0; i < 3400; i++) printf "%d \303\251\342\202\254\360\237\230\200\357\273\277\001 %s", i, i % 9 ? "" : "\n" }' >"$tmp/any-text"
+within 'a body near the limit' 60000 65536 "$(wc -c <"$tmp/any-text")"
+open whole whole
+is 'of any UTF-8 is taken' 202 "$(post /sse/send/whole "@$tmp/any-text" | sed 's/ .*//')"
+post /sse/send/whole 'that was it' >/dev/null
+await saw whole 'that was it'
+sed -n '/^id: [0-9a-f]*-1$/,/^$/s/^data: //p' "$tmp/whole.out" >"$tmp/came"
+echo >>"$tmp/any-text" # as sed ends its last line
+is 'and arrives byte for byte' 0 "$(cmp "$tmp/any-text" "$tmp/came" >"$tmp/cmp" 2>&1; echo $?)"
+hang_up whole
+
+section 'Delivery: history and gaps'
+start short --history 3 --history-bytes 200 --max-message 1000
+id=$(post /sse/send/al 1 | sed 's/.*"id":"\([^"]*\).*/\1/')
+epoch=${id%-*}
+for text in 2 3 4 5; do post /sse/send/al $text >/dev/null; done
+gap() { # MISSED LAST-EVENT-ID: HEAD of a user's news, without sending anything more
+    open gap "$3" -H "Last-Event-ID: $2"
+    await saw gap "$4"
+    hang_up gap
+    is "$1" "$5" "$(news gap)"
+}
+kept='id: E-3|data: 3||id: E-4|data: 4||id: E-5|data: 5||'
+gap 'gap tells exactly how many are gone' "$epoch-1" al '^data: 5' "event: gap|data: {\"missed\":1}||$kept"
+gap 'counted from the starting point too' "$epoch-0" al '^data: 5' "event: gap|data: {\"missed\":2}||$kept"
+gap 'an id whose successor is held gets none' "$epoch-2" al '^data: 5' "$kept"
+gap 'an unknown one gets null' x al '^data: 5' "event: gap|data: {\"missed\":null}||$kept"
+gap 'nor does the newest' "$epoch-5" al 'Keep alive' ''
+for text in 1 2 3 4 5; do post /sse/send/ann $text >/dev/null; done
+is 'no more wait than history holds' '200 {"user":"ann","status":"Disconnected","streams":0,"queued":3}' \
+    "$(get /sse/status/ann)"
+open ann ann
+await saw ann '^data: 5'
+is 'a user who was away too long is told so' "event: gap|data: {\"missed\":2}||$kept" "$(news ann)"
+hang_up ann
+text=$(printf 'x%.0s' 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20)$(printf 'y%.0s' 1 2 3 4 5 6 7 8 9 10)
+for n in 1 2 3; do post /sse/send/ben "$text$text$n" >/dev/null; done
+gap 'history is bounded in bytes too' x ben "y3\$" \
+    "event: gap|data: {\"missed\":null}||id: E-2|data: $text${text}2||id: E-3|data: $text${text}3||"
+problem 'a message whose frame is over that' 413 'Content Too Large' /sse/send/ben -d "$text$text$text$text$text$text$text"
+problem 'or when broadcast' 413 'Content Too Large' /sse/broadcast -d "$text$text$text$text$text$text$text"
+gap 'takes no other away' x ben "y3\$" \
+    "event: gap|data: {\"missed\":null}||id: E-2|data: $text${text}2||id: E-3|data: $text${text}3||"
+stop short
+start short-again --history 3
+gap 'after a restart old ids are unknown' "$epoch-1" al 'missed' 'event: gap|data: {"missed":null}||'
+id=$(post /sse/send/al 1 | sed 's/.*"id":"\([^"]*\).*/\1/')
+is 'and new ones differ' different "$([ "${id%-*}" = "$epoch" ] || echo different)"
+stop short-again
+
+section 'Delivery: a slow reader'
+start slow-reader --history-bytes 65536 --max-message 65536
+launch stuck "$RAW" "$PORT" rcvbuf:4096 deaf patience:60000 \
+    "send:GET /sse/connect/sam HTTP/1.1\r\n$H\r\n" "until:$tmp/read-on" eof
+open quick sam
+eventually 'a stuck reader and a quick one' status_is sam Connected 2
+awk 'BEGIN { for (i = 0; i < 500; i++) printf "%060d", i }' >"$tmp/large" # 30,000 bytes
+curl -qs --noproxy '*' -m 100 --data-binary "@$tmp/large" "$URL/sse/send/sam?n=[1-300]" >"$tmp/receipts"
+is 'all is accepted' 300 "$(grep -c '"status":"Connected"' "$tmp/receipts")"
+eventually 'the quick one gets everything' saw quick '^id: [0-9a-f]*-300$'
+is 'without a hole' 300 "$(count quick '^data: 0000')"
+has 'the receipts are honest: the stuck one is behind' '"streams":2,"delivered":1}' "$(cat "$tmp/receipts")"
+eventually 'and is closed once it has fallen out of the history' status_is sam Connected 1
+: >"$tmp/read-on"
+ended stuck >/dev/null
+sed -n 's/^id: [0-9a-f]*-\([0-9]*\)$/\1/p' "$tmp/stuck.out" >"$tmp/stuck.ids"
+got=$(tail -n 1 "$tmp/stuck.ids")
+is 'what it got is without a hole' "$(awk -v n="$got" 'BEGIN { for (i = 0; i <= n; i++) print i }')" "$(cat "$tmp/stuck.ids")"
+within 'and short of the end' 1 299 "$got"
+hang_up quick
+stop slow-reader
+
+section 'Delivery: system calls'
+if [ -n "$SANITIZED" ]; then
+    skip 'one read and two writes for a message' 'a sanitizer makes calls of its own'
+elif have strace 'one read and two writes for a message'; then
+    launch traced strace -D -f -o "$tmp/trace" "$SSE" --port 0 --heartbeat 3600 --quiet
+    await ready traced
+    use traced
+    open traced-stream traced
+    one="POST /sse/send/traced HTTP/1.1\r\n${H}Content-Length: 2\r\n\r\nhi"
+    is 'three messages are taken' 3 "$(raw "send:$one" 'wait:1}\n' "send:$one" 'wait:1}\n' \
+        "send:$one" 'wait:1}\n' | grep -c '"streams":1,"delivered":1}')"
+    thread=$(sed -n 's/^\([0-9]*\) *recv[a-z]*([0-9]*, "POST .*/\1/p' "$tmp/trace" | head -n 1)
+    eventually 'on a thread that ends' grep -q "^$thread *+++ exited" "$tmp/trace"
+    is 'with one read and two writes each' 'recv send send recv send send recv send send recv close ' \
+        "$(sed -n "s/^$thread *\([a-z]*\).*/\1/p" "$tmp/trace" | sed -n '/^recv/,/^close/p' |
+            sed -e 's/^recv.*/recv/' -e 's/^send.*/send/' | tr '\n' ' ')"
+    hang_up traced-stream
+    stop traced
+fi
+
+section 'Delivery: limits'
+start full --max-users 2 --max-streams 2
+open a1 ada
+open a2 ada
+problem 'more streams than one user may hold' 429 'Too Many Requests' /sse/connect/ada
+is 'with Retry-After' 5 "$(field retry-after)"
+is 'HEAD tells the same' 429 "$(status /sse/connect/ada -I)"
+hang_up a2
+eventually 'when one has gone' status_is ada Connected 1
+open a3 ada
+is 'there is room again' 1 "$(count a3 connected)"
+open b1 bea
+problem 'a full table of Connected users' 503 'Service Unavailable' /sse/connect/cal
+is 'with Retry-After' 5 "$(field retry-after)"
+is 'HEAD tells the same' 503 "$(status /sse/connect/cal -I)"
+is 'for send too' 503 "$(status /sse/send/cal -d x)"
+is 'and for a task' 503 "$(status /sse/task-with-obj/cal)"
+is 'who is in it goes on' 202 "$(status /sse/send/bea -d x)"
+hang_up b1
+eventually 'bea leaves' status_is bea Disconnected 0
+open c1 cal
+is 'and makes room' '404 200' "$(status /sse/status/bea) $(status /sse/status/cal)"
+stop full
+for file in a1 a3 c1; do eventually 'the streams end' over $file; done
+
+start eviction --max-users 3
+for user in x y z; do open $user $user; done
+hang_up y
+eventually 'y leaves first' status_is y Disconnected 0
+hang_up x
+eventually 'then x' status_is x Disconnected 0
+is 'a new user takes the place' 202 "$(status /sse/send/new1 -d x)"
+is 'of who left longest ago' '404 200 200' "$(status /sse/status/y) $(status /sse/status/x) $(status /sse/status/z)"
+is 'another one' 202 "$(status /sse/send/new2 -d x)"
+is 'that of the next' '404 200 200' "$(status /sse/status/x) $(status /sse/status/z) $(status /sse/status/new1)"
+is 'never that of one who is Connected' 202 "$(status /sse/send/new3 -d x)"
+is 'even if it was first of all' '200 404' "$(status /sse/status/z) $(status /sse/status/new1)"
+stop eviction
+
+start one-user --max-users 1
+launch lingering "$RAW" "$PORT" "send:GET /sse/connect/old HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' \
+    'wait:disconnected\n\n' "until:$tmp/lingered"
+await saw lingering 'Keep alive'
+is 'a user is disconnected' 200 "$(status /sse/disconnect/old)"
+await saw lingering '^event: disconnected'
+is 'and makes room at once, even if the client is slow to close' 202 "$(status /sse/send/new -d x)"
+: >"$tmp/lingered"
+ended lingering >/dev/null
+stop one-user
+start tiny --max-users 1 --history-bytes 100
+is 'a message that is taken' 202 "$(status /sse/send/old -d keep)"
+is 'one that does not fit, for somebody new' 413 "$(status /sse/send/new -d "$(printf '%080d' 7)")"
+is 'makes nobody give way' '200 {"user":"old","status":"Disconnected","streams":0,"queued":1}' "$(get /sse/status/old)"
+stop tiny
+
+# ==== HTTP ========================================================================================
+
+section 'HTTP: what is fine'
+use main
+P="POST /sse/send/http HTTP/1.1\r\n$H"
+C="${P}Transfer-Encoding: chunked\r\n"
+CLOSE='Connection: close\r\n'
+accepted 200 'a plain request' "send:$LAST"
+accepted '200 200 200' 'requests one after the other on one connection' \
+    "send:${GET}\r\n" 'wait:}\n' "send:${GET}\r\n" 'wait:}\n' "send:$LAST"
+accepted '202 202 200 200' 'pipelining: several in one send' \
+    "send:${P}Content-Length: 3\r\n\r\none${P}Content-Length: 3\r\n\r\ntwo${GET}\r\n$LAST"
+accepted "$(printf '200 %.0s' 1 2 3 4 5 6 7 8 9 10)$(printf '200 %.0s' 1 2 3 4 5 6 7 8 9 10)200" \
+    'more of them than the input buffer holds' "repeat:20:${GET}X: $long$long$long$long$long$long$long\r\n\r\n" "send:$LAST"
+accepted 200 'byte by byte' "drip:1:$LAST"
+accepted 200 'case-insensitive names' "send:GET /health HTTP/1.1\r\nhOST: localhost\r\nCONNECTION: CLOSE\r\n\r\n"
+accepted 200 'space around values, and empty values' \
+    "send:GET /health HTTP/1.1\r\nHost:localhost\r\nConnection: \t close\t \r\nX:\r\nY: \r\n\r\n"
+accepted 200 'a list in Connection' "send:${GET}Connection: x, close ,y\r\n\r\n"
+accepted 200 'bytes above ASCII in a value' "send:${GET}X: \xc3\xa9\xff\r\n$CLOSE\r\n"
+accepted 200 'one empty line before the request' "send:\r\n$LAST"
+accepted 200 'absolute-form' "send:GET http://localhost/health HTTP/1.1\r\nHost: elsewhere\r\n$CLOSE\r\n"
+accepted 200 'absolute-form with port and query' "send:GET HTTP://localhost:1/health?x HTTP/1.1\r\n$H$CLOSE\r\n"
+accepted 204 'OPTIONS *' "send:OPTIONS * HTTP/1.1\r\n$H$CLOSE\r\n"
+accepted 200 'HTTP/1.2 is served as 1.1' "send:GET /health HTTP/1.2\r\n$H$CLOSE\r\n"
+accepted 200 'HTTP/1.9 too' "send:GET /health HTTP/1.9\r\n$H$CLOSE\r\n"
+accepted 200 'HTTP/1.0 needs no Host and closes' 'send:GET /health HTTP/1.0\r\n\r\n'
+accepted '200 200' 'HTTP/1.0 with keep-alive' \
+    'send:GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n' 'wait:Connection: keep-alive' 'wait:}' \
+    'send:GET /health HTTP/1.0\r\n\r\n'
+accepted 202 'HTTP/1.0 with a body' 'send:POST /sse/send/http HTTP/1.0\r\nContent-Length: 2\r\n\r\nhi'
+accepted 200 'the client half-closes after its request' "send:${GET}\r\n" shut
+accepted 202 'and after its body' "send:${P}Content-Length: 2\r\n\r\nhi" shut
+accepted '200 200' 'the body of a GET is no request' \
+    "send:${GET}Content-Length: 36\r\n\r\nGET /nowhere HTTP/1.1\r\nHost: evil\r\n\r$LAST"
+# whether a refused body is read or the connection closed is the server's choice
+accepted '404' 'nor is the body of what was refused' \
+    "send:POST /nowhere HTTP/1.1\r\n${H}${CLOSE}Content-Length: 36\r\n\r\nGET /health HTTP/1.1\r\nHost: evil\r\n\r\n"
+accepted '404' 'nor a chunked one' \
+    "send:POST /nowhere HTTP/1.1\r\n${H}${CLOSE}Transfer-Encoding: chunked\r\n\r\n24\r\nGET /health HTTP/1.1\r\nHost: evil\r\n\r\n\r\n0\r\n\r\n"
+smuggled=$(answers "send:POST /nowhere HTTP/1.1\r\n${H}Content-Length: 37\r\n\r\nDELETE /health HTTP/1.1\r\nHost: evil\r\n$LAST")
+case $smuggled in
+'404 closed' | '404 200 closed') pass 'nor when the connection goes on' ;;
+*) fail 'nor when the connection goes on' "got: $smuggled" ;;
+esac
+accepted '202 200' 'the same length twice' "send:${P}Content-Length: 2\r\nContent-Length: 2\r\n\r\nhi$LAST"
+accepted '202 200' 'no body at all' "send:${P}\r\n$LAST"
+accepted '202 200' 'an empty one' "send:${P}Content-Length: 0\r\n\r\n$LAST"
+accepted '202 200' 'a chunked body' "send:${C}\r\n3\r\nabc\r\n0003\r\ndef\r\n0\r\n\r\n$LAST"
+accepted '202 200' 'with extensions and trailers' \
+    "send:${C}\r\n3;a=b;c=\"d;e\"\r\nabc\r\nA ; x\r\n0123456789\r\n0;z\r\nX-Sum: 1\r\nContent-Length: 7\r\n\r\n$LAST"
+accepted '202 200' 'an empty chunked one' "send:${C}\r\n0\r\n\r\n$LAST"
+accepted '202 200' 'byte by byte too' "drip:1:${C}\r\n3\r\nabc\r\n3;x\r\ndef\r\n0\r\n\r\n$LAST"
+accepted '202 200' 'the coding in capitals' "send:${P}Transfer-Encoding:  CHUNKED \r\n\r\n0\r\n\r\n$LAST"
+open http http
+is 'the bodies came through' 'hello,abcdef,abc0123456789,abcdef' \
+    "hello,$(post /sse/send/http stop >/dev/null; await saw http '^data: stop'; sed -n 's/^data: \(abc.*\)/\1/p' "$tmp/http.out" | tr '\n' , | sed 's/,$//')"
+hang_up http
+accepted '100 202' 'Expect: 100-continue is answered before the body' \
+    "send:${P}Expect: 100-Continue\r\nContent-Length: 2\r\n$CLOSE\r\n" 'wait:HTTP/1.1 100 Continue\r\n\r\n' quiet:20 send:hi
+accepted '100 202' 'for chunks too' \
+    "send:${C}Expect: 100-continue\r\n$CLOSE\r\n" 'wait:100 Continue' 'send:2\r\nhi\r\n0\r\n\r\n'
+accepted 404 'but an error comes instead where it is known' \
+    "send:POST /nowhere HTTP/1.1\r\n${H}Expect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+accepted 403 'foreign: no 100' \
+    "send:${P}Origin: http://evil\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+accepted 413 'too large: no 100' "send:${P}Expect: 100-continue\r\nContent-Length: 65537\r\n\r\n"
+accepted '417 200' 'another expectation' "send:${GET}Expect: tea\r\n\r\n$LAST"
+accepted '202' 'HTTP/1.0 knows no 100' \
+    "send:POST /sse/send/http HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi"
+accepted 404 'what is refused by its head does not wait for its body' \
+    patience:5000 "send:POST /nowhere HTTP/1.1\r\n${H}Content-Length: 5\r\n\r\nab"
+raw "send:${GET}\r\nGET /sse/task/http HTTP/1.1\r\n$H\r\n" 'wait:"status":"ok"' clock >"$tmp/answer"
+within 'an answer does not wait for the one after it' 0 5000 \
+    "$(sed -n 's/.*\[\([0-9]*\) ms\].*/\1/p' "$tmp/answer")"
+head -c 65536 /dev/zero | tr '\0' m >"$tmp/most"
+{ cat "$tmp/most"; printf y; } >"$tmp/too-large"
+is 'a body of exactly --max-message' 202 "$(status /sse/send/most --data-binary "@$tmp/most" -H Expect:)"
+is 'chunked' 202 "$(status /sse/send/most --data-binary "@$tmp/most" -H Expect: -H 'Transfer-Encoding: chunked')"
+is 'and with an expectation' 202 "$(status /sse/send/most --data-binary "@$tmp/most" -H 'Expect: 100-continue')"
+
+section 'HTTP: 400'
+for line in GET 'GET /health' 'GET  /health HTTP/1.1' 'GET /health  HTTP/1.1' 'GET /health HTTP/1.1 ' ' GET /health HTTP/1.1' \
+    'GET /health HTTP/1' 'GET /health http/1.1' 'GET /health HTTP/1.11' 'GET /health HTTP/1.x' 'GET /health HTTP/11' \
+    'GET /health HTTPS/1.1' 'GE(T /health HTTP/1.1' '/health HTTP/1.1' 'GET health HTTP/1.1' 'GET * HTTP/1.1' \
+    'GET\t/health\tHTTP/1.1' 'GET /health#x HTTP/1.1' 'GET /he\tlth HTTP/1.1' 'GET ftp://localhost/health HTTP/1.1' \
+    'GET http:///health HTTP/1.1' 'GET http://a@b/health HTTP/1.1' 'GET /a b HTTP/1.1' 'CONNECT localhost:80 HTTP/1.1' \
+    '\x16\x03\x01\x02\x00\x01' 'GET /he\x7flth HTTP/1.1' '\r\n'; do
+    refused 400 "request line '$line'" "send:$line\r\n$H$CLOSE\r\n"
+done
+for what in 'bare CR:\r' 'bare LF:\n' 'NUL:\0' 'control character:\x01' 'DEL:\x7f'; do
+    byte=${what#*:} what=${what%%:*}
+    refused 400 "$what in the request line" "send:GET /health${byte}x HTTP/1.1\r\n$H\r\n"
+    refused 400 "$what in the method" "send:G${byte}ET /health HTTP/1.1\r\n$H\r\n"
+    refused 400 "$what in a field's name" "send:${GET}X${byte}Y: z\r\n\r\n"
+    refused 400 "$what in its value" "send:${GET}X: y${byte}z\r\n\r\n"
+    refused 400 "$what in a chunk's size" "send:${C}\r\n3${byte}\r\nabc\r\n0\r\n\r\n"
+    refused 400 "$what in its extension" "send:${C}\r\n3;x${byte}y\r\nabc\r\n0\r\n\r\n"
+    refused 400 "$what after a chunk" "send:${C}\r\n3\r\nabc${byte}0\r\n\r\n"
+    refused 400 "$what in a trailer" "send:${C}\r\n0\r\nX: y${byte}z\r\n\r\n"
+done
+refused 400 'lines that end in LF only' "send:GET /health HTTP/1.1\nHost: localhost\n\n"
+refused 400 'the empty line as LF only' "send:${GET}\n"
+for field in 'no colon' ': no name' 'X : y' 'X\t: y' ' X: y' 'X Y: z' 'X(: y' 'X\xc3\xa9: y' '"X": y' 'X\r\n : y'; do
+    refused 400 "field '$field'" "send:${GET}$field\r\n\r\n"
+    [ "$field" = 'X\r\n : y' ] || refused 400 "trailer '$field'" "send:${C}\r\n0\r\n$field\r\n\r\n"
+done
+refused 400 'obs-fold' "send:${GET}X: a\r\n b\r\n\r\n"
+refused 400 'obs-fold with a tab' "send:${GET}X: a\r\n\tb\r\n\r\n"
+refused 400 'obs-fold of the first field' "send:GET /health HTTP/1.1\r\n Host: localhost\r\n\r\n"
+refused 400 'space before the colon of Content-Length' "send:${P}Content-Length : 2\r\n\r\nhi"
+refused 400 'no Host' 'send:GET /health HTTP/1.1\r\n\r\n'
+refused 400 'two Host' "send:${GET}Host: localhost\r\n\r\n"
+refused 400 'two Host in HTTP/1.0' "send:GET /health HTTP/1.0\r\n$H$H\r\n"
+for host in '' 'a b' a/b a:b a:65536 a:1:2 user@a '[::1' '[zz]' '[::1]x' '[::1]:x' ':80' 'a,b c' 'http://a' 'a\\b' 'a"b' 'é'; do
+    refused 400 "Host '$host'" "send:GET /health HTTP/1.1\r\nHost: $host\r\n\r\n"
+done
+for host in a a.b:80 '[::1]' '[::1]:80' 127.0.0.1 a_b localhost:; do
+    accepted 200 "Host '$host'" "send:GET /health HTTP/1.1\r\nHost: $host\r\n$CLOSE\r\n"
+done
+refused 400 'Content-Length with Transfer-Encoding' "send:${C}Content-Length: 5\r\n\r\n0\r\n\r\n"
+refused 400 'in the other order' "send:${P}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+refused 400 'differing lengths' "send:${P}Content-Length: 2\r\nContent-Length: 3\r\n\r\nhi"
+for length in '' +2 -2 2x x 0x2 2.0 '2 2' '2,2' '2, 2' '2;' '٢'; do
+    refused 400 "Content-Length '$length'" "send:${P}Content-Length: $length\r\n\r\nhi"
+done
+refused 400 'Transfer-Encoding in HTTP/1.0' "send:POST /sse/send/http HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+for chunk in '' x -3 +3 0x3 ' 3' '3 ' 3,3 '"3"' '3\t' 'g3'; do
+    refused 400 "chunk size '$chunk'" "send:${C}\r\n$chunk\r\nabc\r\n0\r\n\r\n"
+done
+refused 400 'a chunk longer than its size' "send:${C}\r\n3\r\nabcd\r\n0\r\n\r\n"
+refused 400 'a chunk shorter than its size' "send:${C}\r\n5\r\nabc\r\n0\r\n\r\n"
+refused 400 'an endless chunk line' "send:${C}\r\n3;" "repeat:600:x"
+for body in '1:\xff' '1:\x80' '1:\xc3' '2:\xc0\x80' '3:\xe0\x80\x80' '3:\xed\xa0\x80' '3:\xe2\x82x' \
+    '4:\xf4\x90\x80\x80' '4:\xf0\x80\x80\x80' '5:\xf8\x88\x80\x80\x80' '3:a\0b' '1:\0'; do
+    refused 400 "body ${body#*:}" "send:${P}Content-Length: ${body%%:*}\r\n\r\n${body#*:}"
+    refused 400 "body ${body#*:} in a chunk" "send:${C}\r\n${body%%:*}\r\n${body#*:}\r\n0\r\n\r\n"
+done
+accepted '202 200' 'a character that spans two chunks' "send:${C}\r\n1\r\n\xc3\r\n1\r\n\xa9\r\n0\r\n\r\n$LAST"
+refused 400 'a broadcast that is not UTF-8' "send:POST /sse/broadcast HTTP/1.1\r\n${H}Content-Length: 1\r\n\r\n\xff"
+refused 400 'a reserved event name' "send:POST /sse/send/http?event=gap HTTP/1.1\r\n${H}Content-Length: 1\r\n\r\nx"
+refused 400 'a user id that is none' "send:POST /sse/send/%00 HTTP/1.1\r\n${H}Content-Length: 1\r\n\r\nx"
+refused 400 'a bad escape in the path' "send:GET /sse/status/%g0 HTTP/1.1\r\n$H\r\n"
+refused '400' 'after a 400 nothing more is served' "send:GET /health HTTP/1.1\r\n\r\n$LAST"
+accepted '200 400' 'what came before it is' "send:${GET}\r\nGET /health HTTP/1.1\r\n\r\n$LAST"
+
+refused 400 'also where the body is not used' \
+    "send:POST /sse/disconnect/http HTTP/1.1\r\n${H}Content-Length: 2\r\n\r\n\xff\0"
+
+section 'HTTP: other refusals'
+problem 'unknown path' 404 'Not Found' /nowhere
+accepted '404 405 200' 'after 404 and 405 the connection goes on' \
+    "send:GET /nowhere HTTP/1.1\r\n$H\r\nDELETE /health HTTP/1.1\r\n$H\r\n$LAST"
+refused 413 'a body over --max-message, by its length' "send:${P}Content-Length: 65537\r\n\r\nxxx"
+refused 413 'by a length beyond all numbers' "send:${P}Content-Length: 99999999999999999999999\r\n\r\nxxx"
+refused 413 'by its chunks' "send:${C}\r\n10001\r\n" 'repeat:65537:x' 'send:\r\n0\r\n\r\n'
+refused 413 'by one chunk too many' "send:${C}\r\n10000\r\n" 'repeat:65536:x' 'send:\r\n1\r\ny\r\n0\r\n\r\n'
+refused 413 'by a chunk size beyond all numbers' "send:${C}\r\nfffffffffffffffff\r\nabc"
+refused 413 'the answer is readable though the upload goes on' "send:${P}Content-Length: 300000\r\n\r\n" 'repeat:300000:x'
+problem 'curl, which waits for 100, too' 413 'Content Too Large' /sse/send/http --data-binary "@$tmp/too-large" -H 'Expect: 100-continue'
+refused 414 'a target over 4096 bytes' 'send:GET /' 'repeat:4096:a' "send: HTTP/1.1\r\n$H\r\n"
+accepted 404 'one of exactly 4096' 'send:GET /' 'repeat:4095:a' "send: HTTP/1.1\r\n$H$CLOSE\r\n"
+refused 414 'a target that never ends' 'send:GET /' 'repeat:10000:a'
+accepted 200 'a long query within that' 'send:GET /health?' 'repeat:4000:a' "send: HTTP/1.1\r\n$H$CLOSE\r\n"
+refused 431 'fields over 8192 bytes' "send:${GET}" 'repeat:900:X: abcdefg\r\n' 'send:\r\n'
+refused 431 'a field that never ends' "send:${GET}X: " 'repeat:10000:a'
+refused 431 'a method that never ends' 'repeat:10000:A'
+used=$(printf "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: \r\n\r\n" | wc -c)
+accepted 200 'exactly 8192 bytes' "send:${GET}${CLOSE}X: " "repeat:$((8192 - used)):a" 'send:\r\n\r\n'
+refused 431 'one more' "send:${GET}${CLOSE}X: " "repeat:$((8193 - used)):a" 'send:\r\n\r\n'
+accepted 431 'trailers without end' "send:${C}\r\n0\r\n" 'repeat:1000:X: abc\r\n'
+for coding in 'chunked, gzip' 'chunked, chunked' gzip identity 'chunked;q=1' '"chunked"' '' 'gzip;x=chunked' ', ,'; do
+    refused 400 "Transfer-Encoding: $coding" "send:${P}Transfer-Encoding: $coding\r\n\r\n0\r\n\r\n"
+done
+refused 400 'chunked twice, in two fields' "send:${C}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+refused 400 'chunked not last, in two fields' "send:${C}Transfer-Encoding: gzip\r\n\r\n0\r\n\r\n"
+for coding in 'gzip, chunked' 'xchunked, chunked' 'identity,chunked' 'gzip;level=1 , chunked'; do
+    refused 501 "Transfer-Encoding: $coding" "send:${P}Transfer-Encoding: $coding\r\n\r\n0\r\n\r\n"
+done
+refused 501 'in two fields' "send:${P}Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+for version in 2.0 0.9 3.0 9.9; do
+    refused 505 "HTTP/$version" "send:GET /health HTTP/$version\r\n$H\r\n"
+done
+refused 505 'the preface of HTTP/2' 'send:PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
+refused 403 'a foreign origin' "send:${P}Origin: http://evil\r\n$CLOSE\r\n"
+long_path=$(printf '\\xc3\\xa9%.0s' 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20)
+accepted 404 'a long path of bytes above ASCII' \
+    "send:GET /$long_path$long_path$long_path$long_path HTTP/1.1\r\n$H$CLOSE\r\n"
+is 'has its line in the log, with its status' 1 "$(grep -c '%C3%A9%C3%A9.* 404$' "$tmp/main.err")"
+accepted 404 'a path with quotes and escapes' "send:GET /%0aGET\"\\\\ HTTP/1.1\r\n$H$CLOSE\r\n"
+
+section 'HTTP: too many connections'
+start few --max-connections 3
+hold() { # NAME STEP...: a connection that stays open
+    _name=$1
+    shift
+    rm -f "$tmp/$_name.ready"
+    launch "$_name" "$RAW" "$PORT" patience:60000 "$@" "touch:$tmp/$_name.ready" eof
+    await test -e "$tmp/$_name.ready"
+}
+for idle in idle1 idle2 idle3; do hold $idle "send:${GET}\r\n" 'wait:}\n'; done
+is 'one more is served' 200 "$(status /health)"
+is 'the one idle longest has made room' 0 "$(ended idle1)"
+is 'the others have not' '' "$(cat "$tmp/idle2.exit" "$tmp/idle3.exit" 2>/dev/null)"
+for stream in held1 held2 held3; do
+    hold $stream "send:GET /sse/connect/$stream HTTP/1.1\r\n$H\r\n" 'wait:Keep alive'
+done
+is 'streams do not make room: 503 in a problem document' 1 \
+    "$(raw eof | grep -c '^{"title":"Service Unavailable","status":503,"detail":".*"}$')"
+answers "send:$LAST" >"$tmp/many"
+is 'which can be read, though the request was not' '503 closed' "$(cat "$tmp/many")"
+is 'with Retry-After' 1 "$(grep -c '^Retry-After: 5' "$tmp/answer")"
+is 'and its type' 1 "$(grep -c '^Content-Type: application/problem+json' "$tmp/answer")"
+is 'curl reads it too' 503 "$(status /sse/send/held1 --data-binary "@$tmp/large")"
+end held2
+ended held2 >/dev/null
+room() { [ "$(status /health)" = 200 ]; }
+eventually 'when one leaves there is room' room
+is 'the streams go on' 1 "$(post /sse/send/held1 news | grep -c '"delivered":1}')"
+end held1
+end held3
+ended held1 >/dev/null
+ended held3 >/dev/null
+stop few
+
+start crowded --max-connections 2
+hold only1 "send:GET /sse/connect/a HTTP/1.1\r\n$H\r\n" 'wait:Keep alive'
+hold only2 "send:GET /sse/connect/a HTTP/1.1\r\n$H\r\n" 'wait:Keep alive'
+seq 1 100 | sed "s,.*,url = $URL/health?&," >"$tmp/urls"
+is 'a hundred at once can read it too' '100 503' \
+    "$(curl -qsZ --noproxy '*' --parallel-max 100 -m 30 -K "$tmp/urls" -w '%{http_code}\n' 2>/dev/null |
+        grep -o '[0-9]*$' | sort | uniq -c | sed 's/^ *//' | tr '\n' ' ' | sed 's/ $//')"
+end only1
+end only2
+ended only1 >/dev/null
+ended only2 >/dev/null
+stop crowded
+
+start large-bodies --max-message 2000000 # the budget of 4 MiB then holds the least there is, four
+hold streams "crowd:5:GET /sse/connect/with-body HTTP/1.1\r\n${H}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" \
+    "send:${GET}\r\n" 'wait:}\n'
+eventually 'five streams whose requests had bodies' status_is with-body Connected 5
+is 'take none of it' 202 "$(status /sse/send/http --data-binary "@$tmp/too-large")"
+end streams
+ended streams >/dev/null
+hold bodies "crowd:4:${P}Content-Length: 65537\r\n\r\nab" "send:${GET}\r\n" 'wait:}\n'
+fifth() { answers "send:${P}Content-Length: 65537\r\n\r\nab" patience:2000 | grep -q '^503 closed'; }
+eventually 'beyond the budget for large bodies: 503' fifth
+is 'with Retry-After' 1 "$(grep -c '^Retry-After: 5' "$tmp/answer")"
+is 'small ones are taken' 202 "$(status /sse/send/http -d small)"
+end bodies
+ended bodies >/dev/null
+sixth() { [ "$(status /sse/send/http --data-binary "@$tmp/too-large")" = 202 ]; }
+eventually 'when they have gone, large ones too' sixth
+stop large-bodies
+
+# ==== Origins =====================================================================================
+
+section 'Origins'
+use main
+origin() { # STATUS WHAT PATH CURL-OPTIONS...
+    _want=$1 _what=$2
+    shift 2
+    is "$_what" "$_want" "$(status "$@")"
+}
+for path in /sse/connect/alice /sse/disconnect/alice /sse/status/alice /sse/users /sse/task/alice /sse/task-with-obj/alice; do
+    problem "GET $path from a foreign page" 403 Forbidden "$path" -H 'Origin: http://evil.example'
+    origin 403 "GET $path by another site" "$path" -H 'Sec-Fetch-Site: cross-site'
+    origin 403 "GET $path by a rebound name" "$path" -H 'Host: evil.example'
+done
+for path in /sse/send/alice /sse/broadcast /sse/disconnect/alice /sse/task/alice; do
+    origin 403 "POST $path from a foreign page" "$path" -d x -H 'Origin: http://evil.example'
+done
+is 'no CORS field is sent where nothing is listed' '' "$(grep -i -e '^access-control' -e '^vary' "$tmp/head")"
+origin 200 'health is open to all' /health -H 'Origin: http://evil.example' -H 'Host: evil.example'
+for from in "http://127.0.0.1:$PORT" "https://127.0.0.1:$PORT"; do
+    origin 200 "own: $from" /sse/users -H "Origin: $from"
+done
+origin 200 'own, by name' /sse/users -H "Origin: http://localhost:$PORT" -H "Host: LOCALHOST:$PORT"
+origin 200 'own, with the default port' /sse/users -H 'Origin: http://localhost' -H 'Host: localhost:80'
+origin 200 'own, with that of https' /sse/users -H 'Origin: https://localhost:443' -H 'Host: localhost'
+accepted 403 'an empty Origin' "send:GET /sse/users HTTP/1.1\r\n${H}Origin:\r\n$CLOSE\r\n"
+for from in "http://127.0.0.1:1" http://127.0.0.1 "http://localhost:$PORT" null "http://127.0.0.1:$PORT.evil" \
+    "http://127.0.0.1:$PORT/" "http://evil@127.0.0.1:$PORT" "127.0.0.1:$PORT" "http://127.0.0.1:${PORT}0"; do
+    origin 403 "not own: '$from'" /sse/users -H "Origin: $from"
+done
+for site in same-origin none; do origin 200 "Sec-Fetch-Site: $site" /sse/users -H "Sec-Fetch-Site: $site"; done
+for site in same-site cross-site x; do origin 403 "Sec-Fetch-Site: $site" /sse/users -H "Sec-Fetch-Site: $site"; done
+for host in localhost 127.0.0.1 '[::1]' 10.1.2.3:99 "localhost:1"; do
+    origin 200 "on loopback, Host $host" /sse/users -H "Host: $host"
+done
+for host in evil.example localhost.evil.example 127.0.0.1.evil.example 127.1 localhost. 1; do
+    origin 403 "on loopback, Host $host" /sse/users -H "Host: $host"
+done
+origin 403 'a rebound name, although the page is its own' /sse/users -H 'Host: evil.example' -H 'Origin: http://evil.example'
+origin 403 'the same with Sec-Fetch-Site' /sse/users -H 'Host: evil.example' -H 'Sec-Fetch-Site: same-origin'
+accepted 403 'a rebound name in absolute-form' "send:GET http://evil.example/sse/users HTTP/1.1\r\n$H$CLOSE\r\n"
+has 'the 403 says what to do' '--cors' "$(get /sse/users -H 'Host: evil.example')"
+is 'a preflight of a foreign page allows nothing' '204 ' \
+    "$(status /sse/users -X OPTIONS -H 'Origin: http://evil.example' -H 'Access-Control-Request-Method: GET') $(field access-control-allow-origin)"
+
+section 'Origins: listed'
+start listing --cors https://app.example --cors=http://other.example:81
+APP='Origin: https://app.example'
+cors() { # PATH [CURL OPTIONS...]: the fields a browser looks at
+    status "$@" >/dev/null
+    grep -i -e '^access-control' -e '^vary' "$tmp/head" | tr -d '\r' | tr '\n' '|'
+}
+echoed='Vary: Origin|Access-Control-Allow-Origin: https://app.example|Access-Control-Allow-Credentials: true|Access-Control-Expose-Headers: Retry-After|'
+origin 200 'a listed origin' /sse/users -H "$APP"
+is 'is echoed' "$echoed" "$(cors /sse/users -H "$APP")"
+is 'on errors too' "$echoed" "$(cors /nowhere -H "$APP")"
+is 'and on 405' "$echoed" "$(cors /sse/send/alice -H "$APP")"
+is 'and on health' "$echoed" "$(cors /health -H "$APP")"
+open cors alice -i -H "$APP"
+is 'and on streams' 1 "$(tr -d '\r' <"$tmp/cors.out" | grep -c '^Access-Control-Allow-Origin: https://app.example$')"
+hang_up cors
+origin 200 'the other' /sse/users -H 'Origin: http://other.example:81'
+origin 200 'with its default port' /sse/users -H 'Origin: https://app.example:443'
+has 'is echoed as it was sent' 'Origin: https://APP.example:443|' "$(cors /sse/users -H 'Origin: https://APP.example:443')"
+for from in http://app.example https://app.example:444 https://app.example.evil https://xapp.example http://other.example; do
+    origin 403 "not listed: $from" /sse/users -H "Origin: $from"
+done
+is 'who is not listed gets Vary alone' 'Vary: Origin|' "$(cors /sse/users -H 'Origin: http://evil.example')"
+is 'as do programs' 'Vary: Origin|' "$(cors /sse/users)"
+origin 200 'the host of a listed origin is a name for this machine' /sse/users -H 'Host: app.example'
+origin 403 'others are not' /sse/users -H 'Host: evil.example'
+is 'a preflight is answered' \
+    "204 ${echoed}Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID|Access-Control-Max-Age: 600|Access-Control-Allow-Methods: POST, OPTIONS|" \
+    "$(status /sse/send/alice -X OPTIONS -H "$APP" -H 'Access-Control-Request-Method: POST') $(cors /sse/send/alice -X OPTIONS -H "$APP")"
+stop listing
+start any-origin --cors '*'
+origin 200 'with * every origin' /sse/users -H 'Origin: http://evil.example'
+is 'gets the star, without credentials' \
+    'Vary: Origin|Access-Control-Allow-Origin: *|Access-Control-Expose-Headers: Retry-After|' "$(cors /sse/users -H 'Origin: null')"
+origin 200 'and every Host' /sse/users -H 'Host: any.example'
+origin 403 'but not without an Origin' /sse/users -H 'Sec-Fetch-Site: cross-site'
+stop any-origin
+start everywhere --bind 0.0.0.0
+origin 200 'beyond loopback every Host is served' /sse/users -H 'Host: my.example'
+origin 200 'and is own' /sse/users -H 'Host: my.example' -H 'Origin: http://my.example'
+origin 403 'a foreign page is not' /sse/users -H 'Host: my.example' -H 'Origin: http://evil.example'
+stop everywhere
+
+# ==== Stopping ====================================================================================
+
+section 'Stopping'
+start stopping --retry 1000
+for n in 1 2 3 4 5 6 7 8; do open bye$n user$n; done
+launch bye-task curl -qs --noproxy '*' -w ' %{http_code}' "$URL/sse/task-with-obj/user1"
+await saw bye1 'in 5\.\.\.'
+hold bye-idle "send:${GET}\r\n" 'wait:}\n'
+before=$(now)
+kill -TERM "$PID"
+code=$(ended stopping)
+took=$(($(now) - before))
+is 'SIGTERM: exit status 0' 0 "$code"
+within 'soon, when nothing is in the way' 0 $((4000 + SLACK)) $took
+for n in 1 2 3 4 5 6 7 8; do
+    eventually "stream $n is closed" over bye$n
+    tail -n 2 "$tmp/bye$n.out" | sed -n 's/^retry: //p' >>"$tmp/retries"
+done
+is 'each was told when to come back' 8 "$(grep -c . "$tmp/retries")"
+within 'not before --retry' 1000 5000 "$(sort -n "$tmp/retries" | head -n 1)"
+within 'nor after five times that' 1000 5000 "$(sort -n "$tmp/retries" | tail -n 1)"
+within 'and not all at once' 2 8 "$(sort -u "$tmp/retries" | grep -c .)"
+is 'the task was told to stop' 0 "$(ended bye-task)"
+has 'and answered 503' '{"title":"Service Unavailable","status":503,' "$(cat "$tmp/bye-task.out")"
+is 'as its status' 503 "$(sed 's/.* //' "$tmp/bye-task.out" | tail -n 1)"
+is 'the idle connection was closed' 0 "$(ended bye-idle)"
+is 'nothing was logged out of the ordinary' '' "$(strange_lines stopping)"
+
+start interrupted --retry 0
+open int int
+stop interrupted INT
+eventually 'SIGINT does the same' over int
+is 'with --retry 0 five times that is 0' 'retry: 0||' "$(news int)"
+
+start refusing
+hold half "send:${P}Content-Length: 10\r\n\r\n12"
+open last last
+kill -TERM "$PID"
+eventually 'streams end first' over last
+"$RAW" "$PORT" "send:$LAST" eof >/dev/null 2>&1
+is 'while a request is under way no new connection is taken' 1 $?
+is 'and it has not ended yet' 0 "$(kill -0 "$PID" 2>/dev/null; echo $?)"
+
+# ==== Robustness ==================================================================================
+
+section 'Robustness'
+start tough --max-connections 600
+threads() { sed -n 's/^Threads:[^0-9]*//p' "/proc/$PID/status"; }
+files() { find "/proc/$PID/fd" -type l | grep -c .; }
+at_rest() { health_is connections 1 && health_is streams 0; }
+threads_rest() { [ "$(threads)" -le $((threads_before + ${SANITIZED:-0})) ]; } # one is a sanitizer's
+files_are() { [ "$(files)" = "$1" ]; }
+if is_linux; then
+    threads_before=$(threads) files_before=$(files)
+fi
+S="GET /sse/connect/storm HTTP/1.1\r\n$H\r\n"
+is 'a storm of connects and closes' 0 "$(raw storm:300: >/dev/null; echo $?)"
+is 'with requests' 0 "$(raw "storm:300:${GET}\r\n" >/dev/null; echo $?)"
+is 'with halves of requests' 0 "$(raw "storm:200:$P" >/dev/null; echo $?)"
+is 'with streams' 0 "$(raw "storm:300:$S" >/dev/null; echo $?)"
+is 'with pipelined requests and no reader' 0 "$(raw "storm:100:$GET\r\n$GET\r\n$GET\r\n$S" >/dev/null; echo $?)"
+eventually 'the server is there' room
+eventually 'and all of that is over' at_rest
+hold crowd "crowd:16:$S" "crowd:200:GET /sse/connect/other HTTP/1.1\r\n$H\r\n" "crowd:100:$P" "crowd:50:${C}\r\n5\r\nab" \
+    "send:${GET}\r\n" 'wait:}\n'
+# of the 216 streams 200 are for one user, who may have 16: so 32 are open, and 184 were told 429
+crowded() { health_is streams 32; }
+eventually 'a crowd of streams and slow senders' crowded
+is 'delays nobody' 202 "$(status /sse/send/storm -d x)"
+end crowd KILL
+ended crowd >/dev/null
+eventually 'resets in mid-stream leave nothing behind: connections and streams' at_rest
+if is_linux; then
+    eventually 'threads' threads_rest
+    eventually 'descriptors' files_are "$files_before"
+else
+    skip 'threads and descriptors are as before' 'needs /proc'
+fi
+stop tough
+
+start scarce-more --max-users 1
+kill -TERM "$PID"
+is 'stopping at once after starting' 0 "$(ended scarce-more)"
+
+launch scarce sh -c 'ulimit -n 24 && exec "$@"' sh "$SSE" --port 0 --max-users 50
+await ready scarce
+use scarce
+if [ -z "$PORT" ]; then
+    skip 'running out of descriptors' 'ulimit -n 24 does not work here'
+    ended scarce >/dev/null
+else
+    is 'too low a limit of descriptors is told' 1 "$(grep -c '^warning: 1024 connections may need [0-9]* descriptors, and the limit is 24' "$tmp/scarce.err")"
+    hold takers "crowd:40:GET /sse/connect/u HTTP/1.1\r\n"
+    complained() { grep -q 'accepting goes on' "$tmp/scarce.err"; }
+    eventually 'running out of descriptors is logged' complained
+    within 'once a second at most' 1 3 "$(grep -c 'accepting goes on' "$tmp/scarce.err")"
+    end takers
+    ended takers >/dev/null
+    eventually 'and ends nothing: when there are some, it goes on' room
+    kill -TERM "$PID"
+    is 'and stops in order' 0 "$(ended scarce)"
+fi
+
+if [ -n "$SANITIZED" ]; then
+    skip 'memory stays under what was told' 'a sanitizer needs its own'
+elif ! is_linux; then
+    skip 'memory stays under what was told' 'needs /proc'
+else
+    start bounded --max-users 20 --max-connections 40 --history-bytes 65536
+    most=$(sed -n '1s/^memory: at most \([0-9]*\) MiB.*/\1/p' "$tmp/bounded.err")
+    hold eaters "crowd:16:GET /sse/connect/u HTTP/1.1\r\n$H\r\n" "crowd:18:${P}Content-Length: 65536\r\n\r\nxx"
+    curl -qs --noproxy '*' -m 60 --data-binary "@$tmp/large" "$URL/sse/send/user[1-40]?n=[1-5]" >"$tmp/receipts"
+    is 'messages for more users than the table holds' 200 "$(grep -c '"id":' "$tmp/receipts")"
+    within "memory stays under the $most MiB that were told" 1 $((most * 1024)) \
+        "$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$PID/status")"
+    end eaters KILL
+    ended eaters >/dev/null
+    eventually 'all of them leave' health_is connections 1
+    stop bounded
+fi
+
+section 'Stopping'
+is 'half a request: exit status 0' 0 "$(ended refusing)"
+ended half >/dev/null
+is 'three half heads and half a body: exit status 0' 0 "$(ended stopping-slowly)"
+await test -s "$tmp/stopping-slowly.took"
+within 'within six seconds' 4500 $((6000 + SLACK)) "$(cat "$tmp/stopping-slowly.took")"
+is 'the half-received request was cut off' closed "$(ended half-received >/dev/null; echo closed)"
+
+# ==== What was begun early ========================================================================
+
+section 'Demo tasks'
+use demo
+for method in GET POST; do
+    user=task-$method
+    is "$method task: done" 0 "$(ended "$user-answer")"
+    has "$method task: its completion" "{\"message\":\"Task completed\",\"data\":\"User '$user' completed the task at: 20" \
+        "$(cat "$tmp/$user-answer.out")"
+    is "$method task: the date" 1 "$(grep -c 'at: 20[0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z\."}$' "$tmp/$user-answer.out")"
+    within "$method task: ten steps of one second" 9950 $((14000 + SLACK)) "$(sed -n 's/^200 \([0-9]*\)\.\([0-9][0-9][0-9]\).*/\1\2/p' "$tmp/$user-answer.out")"
+    is "$method task: the stream" "$(awk -v u="$user" 'BEGIN {
+        for (i = 1; i <= 10; i++) printf "id: E-%d|data: User '\''%s'\'', attempt %d / 10||", i, u, i }')" "$(news "$user")"
+    user=task-with-obj-$method
+    is "$method task-with-obj: done" 0 "$(ended "$user-answer")"
+    has "$method task-with-obj: its completion" "{\"message\":\"Task completed\",\"data\":\"User '$user' completed" \
+        "$(cat "$tmp/$user-answer.out")"
+    within "$method task-with-obj: five seconds" 4950 $((9000 + SLACK)) "$(sed -n 's/^200 \([0-9]*\)\.\([0-9][0-9][0-9]\).*/\1\2/p' "$tmp/$user-answer.out")"
+    is "$method task-with-obj: the stream" "$(awk -v u="$user" 'BEGIN {
+        for (i = 5; i >= 1; i--) printf "id: E-%d|data: Object sent to user '\''%s'\'' in %d...||", 6 - i, u, i
+        printf "id: E-6|data: {\"Name\":\"Victor\",\"Age\":30,\"Country\":\"Spain\",\"IsActive\":true}||" }')" "$(news "$user")"
+    hang_up "task-$method"
+    hang_up "task-with-obj-$method"
+done
+stop demo
+
+section 'HTTP: 408'
+use slow
+late() { # NAME WHAT LEAST MOST: it got a 408, closed, in that time
+    is "$2: the server closes" 0 "$(ended "$1")"
+    is "$2: 408 with a problem document" 1 "$(grep -c '^{"title":"Request Timeout","status":408,"detail":".*"}$' "$tmp/$1.out")"
+    within "$2: in time" "$3" "$4" "$(sed -n 's/^\[\([0-9]*\) ms\]$/\1/p' "$tmp/$1.out")"
+}
+late slow-head 'half a request line' 9900 16000
+late slow-fields 'fields without end' 9900 16000
+late slow-drip 'a head that drips in' 9900 16000
+late slow-second 'the second request of a connection' 9900 16000
+late slow-body 'half a body' 29900 40000
+late slow-chunks 'chunks without end' 29900 40000
+late slow-drip-body 'a body that drips in' 29900 40000
+is 'the next client is served' 200 "$(status /health)"
+late slow-moved 'the second half of a head' 9900 16000
+is 'and its log has the answers' 8 "$(grep -c ' 408$' "$tmp/slow.err")"
+lacks 'and nothing that was in a head' SECRET "$(cat "$tmp/slow.err")"
+stop slow
+
+section 'A peer that vanishes'
+if [ -e "$tmp/vanish.pid" ]; then
+    await test -s "$tmp/vanish.took"
+    within 'is noticed within three heartbeats of two seconds' 100 7000 "$(cat "$tmp/vanish.took")"
+    stop vanish
+    hang_up ghost
+elif [ "$CI" = true ]; then
+    fail 'network namespaces can be made' "$(cat "$tmp/hosts.err")"
+else
+    skip 'is noticed within three heartbeats' 'no network namespaces here: run as root'
+fi
+
+section 'A reader that paused'
+use paused
+has 'was behind' '"streams":1,"delivered":0' "$(cat "$tmp/last-receipt")"
+is 'is still there after many heartbeats' yes "$(status_is paused Connected 1 && echo yes)"
+is 'so is one whose messages wait in the kernel' yes "$(status_is window Connected 1 && echo yes)"
+post /sse/send/window 'the last one' >/dev/null
+touch "$tmp/reads-again"
+is 'which gets them too' 0 "$(ended full-window)"
+await over paused-reader || await over paused-reader # six megabytes, in small pieces
+is 'and gets everything' '0 101' "$(ended paused-reader) $(grep -c '^id: ' "$tmp/paused-reader.out" | sed 's/^102$/101/')"
+stop paused
+
+section 'At the end'
+use main
+if have python3 'all that claims to be JSON is JSON'; then
+    for path in /health /sse/users /sse/status/caf%C3%A9 /sse/status/a%22b%5Cc /nowhere /sse/status/%00; do
+        get "$path" >/dev/null
+        is "$path is JSON" 0 "$(python3 -c 'import json, sys; json.load(open(sys.argv[1]))' "$tmp/body" 2>/dev/null; echo $?)"
+    done
+fi
+stop main
+
+section 'Unit tests'
+is 'unit tests pass' 0 "$(ended unit)"
+[ "$(cat "$tmp/unit.exit")" = 0 ] || cat "$tmp/unit.out" "$tmp/unit.err"
+
+section 'In a program of your own'
+is 'a C host of two servers' '0 embed: ok' "$(ended embed) $(cat "$tmp/embed.out")"
+cat "$tmp/embed.err"
+if [ -n "$SANITIZED" ]; then
+    skip 'a C++ host' 'the sanitizers have their turn with the C host'
+elif have c++ 'a C++ host'; then
+    launch object cc -std=c11 -pthread -DSSE_NO_MAIN -c -o "$tmp/sse.o" sse.c
+    is 'compiles without main' 0 "$(ended object)"
+    printf '%s\n' '#define SSE_API_ONLY' '#include "sse.c"' \
+        'int main(void) { struct sse_config c; sse_config_init(&c); return c.port != 8080; }' >"$tmp/host.c"
+    launch c-host cc -std=c11 -pthread -I. -o "$tmp/c-host" "$tmp/host.c" "$tmp/sse.o"
+    is 'a C11 host that sees only the declarations is built' 0 "$(ended c-host)"
+    is 'and runs' 0 "$("$tmp/c-host"; echo $?)"
+    launch host-build c++ -std=c++17 -pthread -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror \
+        -o "$tmp/host" tests/host.cpp "$tmp/sse.o"
+    is 'a C++ host is built without a warning' 0 "$(ended host-build)"
+    cat "$tmp/host-build.err"
+    launch host "$tmp/host"
+    is 'and runs' '0 host: ok' "$(ended host) $(cat "$tmp/host.out")"
+fi
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]

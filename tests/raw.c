@@ -1,0 +1,496 @@
+/* raw - a client that speaks bytes, for what curl cannot do.
+ *
+ * test.sh uses it to send requests that no proper client would send, slowly, in pieces or all at
+ * once, to stop reading, to reset connections and to open crowds of them. Everything that comes
+ * back goes to stdout as it is.
+ *
+ *     raw [-6] PORT STEP...         carries out the steps, in order, over a connection to loopback
+ *     raw -t                        prints a monotonic clock in milliseconds
+ *
+ *     send:TEXT                     sends; \r \n \t \0 \\ and \xHH stand for what they do in C
+ *     repeat:N:TEXT                 sends TEXT N times
+ *     drip:MS:TEXT                  sends byte by byte, MS milliseconds apart, until the peer closes
+ *     wait:TEXT                     reads until TEXT has come, after where the last wait ended
+ *     eof                           reads until the peer closes
+ *     quiet:MS                      reads: for MS milliseconds nothing may come, not even a close
+ *     shut                          half-close: no more will be sent
+ *     rst                           closes with a reset
+ *     again                         closes, and connects anew for the steps that follow
+ *     deaf                          reads nothing from here on, except where a step says so
+ *     rcvbuf:BYTES                  receive buffer of the connections that follow
+ *     until:FILE                    waits until there is such a file
+ *     touch:FILE                    makes one
+ *     clock                         prints "[N ms]": the time since the connection was made
+ *     patience:MS                   how long wait, eof, until and sending may take (20000)
+ *     crowd:N:TEXT                  opens N more connections, sends TEXT on each, keeps them open
+ *     storm:N:TEXT                  N times: connects, sends TEXT, closes; every other with a reset
+ *
+ * It connects at the first step that needs it. Exit status: 0, 1 if it cannot connect, 2 for bad
+ * usage, 3 if what was waited for did not come, or came against expectation, 4 if the connection
+ * was reset where `eof` or `wait` expected better.
+ */
+
+#define _POSIX_C_SOURCE 200809L
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { RECEIVED_MAX = 1 << 20, CROWD_MAX = 4096, FILE_POLL_MS = 10 };
+
+static struct {
+    bool v6, deaf;
+    unsigned port;
+    int rcvbuf, patience_ms;
+    int fd; /* -1 when not connected */
+    long long connected_ms;
+    bool closed, was_reset, broken; /* the peer has closed; by a reset; sending failed */
+    char received[RECEIVED_MAX];    /* what `wait` has not passed yet */
+    size_t received_len;
+    int crowd[CROWD_MAX];
+    size_t crowd_len;
+} me = {.patience_ms = 20000, .fd = -1};
+
+static long long now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (long long)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+__attribute__((noreturn)) static void give_up(int status, const char *what, const char *detail)
+{
+    fprintf(stderr, "raw: %s%s%s\n", what, *detail ? ": " : "", detail);
+    exit(status);
+}
+
+/* A number at the start of *text, which moves past it and its colon. */
+static int number(const char **text)
+{
+    char *end;
+    long n = strtol(*text, &end, 10);
+    if (end == *text || n < 0 || n > 100000000 || (*end != ':' && *end != 0))
+        give_up(2, "a number is expected", *text);
+    *text = *end ? end + 1 : end;
+    return (int)n;
+}
+
+static int hex(char c)
+{
+    const char *digits = "0123456789abcdef", *at = c ? strchr(digits, c | 0x20) : NULL;
+    return at ? (int)(at - digits) : -1;
+}
+
+/* The bytes that an escaped text stands for, to be freed by the caller. */
+static char *unescape(const char *text, size_t *len)
+{
+    char *out = malloc(strlen(text) + 1);
+    size_t n = 0;
+    if (!out)
+        give_up(1, "no memory", "");
+    for (; *text; text++) {
+        if (*text != '\\') {
+            out[n++] = *text;
+            continue;
+        }
+        switch (*++text) {
+        case 'r':
+            out[n++] = '\r';
+            break;
+        case 'n':
+            out[n++] = '\n';
+            break;
+        case 't':
+            out[n++] = '\t';
+            break;
+        case '0':
+            out[n++] = 0;
+            break;
+        case '\\':
+            out[n++] = '\\';
+            break;
+        case 'x':
+            if (hex(text[1]) < 0 || hex(text[2]) < 0)
+                give_up(2, "\\x takes two hexadecimal digits", text);
+            out[n++] = (char)(hex(text[1]) * 16 + hex(text[2]));
+            text += 2;
+            break;
+        default:
+            give_up(2, "unknown escape", text - 1);
+        }
+    }
+    *len = n;
+    return out;
+}
+
+/* A new connection to loopback, non-blocking once it stands. -1 if there is none to be had. */
+static int dial(void)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } to;
+    memset(&to, 0, sizeof to);
+    socklen_t len = me.v6 ? sizeof to.v6 : sizeof to.v4;
+    if (me.v6) {
+        to.v6.sin6_family = AF_INET6;
+        to.v6.sin6_port = htons((unsigned short)me.port);
+        to.v6.sin6_addr = in6addr_loopback;
+    } else {
+        to.v4.sin_family = AF_INET;
+        to.v4.sin_port = htons((unsigned short)me.port);
+        to.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    }
+    int fd = socket(to.any.sa_family, SOCK_STREAM, 0);
+    if (fd >= 0 && me.rcvbuf)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &me.rcvbuf, sizeof me.rcvbuf);
+    if (fd >= 0 && connect(fd, &to.any, len) != 0) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return -1;
+    }
+    if (fd >= 0)
+        fcntl(fd, F_SETFL, O_NONBLOCK);
+    return fd;
+}
+
+static void need_connection(void)
+{
+    if (me.fd >= 0)
+        return;
+    me.fd = dial();
+    if (me.fd < 0)
+        give_up(1, "cannot connect", strerror(errno));
+    me.connected_ms = now_ms();
+    me.closed = me.was_reset = me.broken = false;
+    me.received_len = 0;
+}
+
+static void hang_up(bool with_reset)
+{
+    struct linger now = {.l_onoff = 1, .l_linger = 0};
+    if (me.fd < 0)
+        return;
+    if (with_reset)
+        setsockopt(me.fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    close(me.fd);
+    me.fd = -1;
+}
+
+static void print_all(const char *bytes, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(STDOUT_FILENO, bytes, len);
+        if (n < 0 && errno != EINTR)
+            give_up(1, "cannot write", strerror(errno));
+        if (n > 0) {
+            bytes += n;
+            len -= (size_t)n;
+        }
+    }
+}
+
+/* Takes what has come; keeps the newest of it for `wait`. */
+static void take(void)
+{
+    char bytes[16384];
+    ssize_t n = recv(me.fd, bytes, sizeof bytes, 0);
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        return;
+    if (n <= 0) {
+        me.closed = true;
+        me.was_reset = n < 0;
+        return;
+    }
+    print_all(bytes, (size_t)n);
+    if ((size_t)n > RECEIVED_MAX - me.received_len) {
+        me.received_len = RECEIVED_MAX / 2;
+        memmove(me.received, me.received + RECEIVED_MAX / 2, RECEIVED_MAX / 2);
+    }
+    memcpy(me.received + me.received_len, bytes, (size_t)n);
+    me.received_len += (size_t)n;
+}
+
+/* Waits for events until the deadline and takes what comes, unless deaf. Returns the events. */
+static short attend(short events, long long deadline_ms)
+{
+    struct pollfd p = {.fd = me.fd, .events = events};
+    long long left = deadline_ms - now_ms();
+    int n = poll(&p, 1, left > 0 ? (int)left : 0);
+    if (n <= 0)
+        return 0;
+    if ((events & POLLIN) && (p.revents & (POLLIN | POLLHUP | POLLERR)))
+        take();
+    return p.revents;
+}
+
+static short listening(void)
+{
+    return me.deaf || me.closed ? 0 : POLLIN;
+}
+
+static void send_bytes(const char *bytes, size_t len)
+{
+    long long deadline = now_ms() + me.patience_ms;
+    need_connection();
+    while (len > 0 && !me.broken) {
+        ssize_t n = send(me.fd, bytes, len, 0);
+        if (n > 0) {
+            bytes += n;
+            len -= (size_t)n;
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            if (now_ms() >= deadline)
+                give_up(3, "the peer takes no more", "");
+            attend((short)(POLLOUT | listening()), deadline);
+        } else if (errno != EINTR) {
+            me.broken = true; /* what the peer said before it closed can still be read */
+        }
+    }
+}
+
+static void step_send(const char *arg)
+{
+    size_t len;
+    char *bytes = unescape(arg, &len);
+    send_bytes(bytes, len);
+    free(bytes);
+}
+
+static void step_repeat(const char *arg)
+{
+    int times = number(&arg);
+    size_t len;
+    char *bytes = unescape(arg, &len), *all = malloc(len * (size_t)times + 1);
+    if (!all)
+        give_up(1, "no memory", "");
+    for (int i = 0; i < times; i++)
+        memcpy(all + len * (size_t)i, bytes, len);
+    send_bytes(all, len * (size_t)times);
+    free(bytes);
+    free(all);
+}
+
+static void step_drip(const char *arg)
+{
+    int pause_ms = number(&arg);
+    size_t len;
+    char *bytes = unescape(arg, &len);
+    need_connection();
+    for (size_t i = 0; i < len && !me.broken && !me.closed; i++) {
+        long long next = now_ms() + pause_ms;
+        send_bytes(bytes + i, 1);
+        while (!me.closed && now_ms() < next)
+            attend(listening(), next);
+    }
+    free(bytes);
+}
+
+/* Where `what` begins in what was received, or NULL. */
+static char *find(const char *what, size_t len)
+{
+    for (size_t i = 0; len <= me.received_len && i <= me.received_len - len; i++)
+        if (memcmp(me.received + i, what, len) == 0)
+            return me.received + i;
+    return NULL;
+}
+
+static void step_wait(const char *arg)
+{
+    long long deadline = now_ms() + me.patience_ms;
+    size_t len;
+    char *text = unescape(arg, &len), *at;
+    need_connection();
+    while (!(at = find(text, len))) {
+        if (me.closed)
+            give_up(me.was_reset ? 4 : 3, "the peer closed before it sent", arg);
+        if (now_ms() >= deadline)
+            give_up(3, "this never came", arg);
+        attend(POLLIN, deadline);
+    }
+    at += len;
+    me.received_len -= (size_t)(at - me.received);
+    memmove(me.received, at, me.received_len);
+    free(text);
+}
+
+static void step_eof(const char *arg)
+{
+    long long deadline = now_ms() + me.patience_ms;
+    (void)arg;
+    need_connection();
+    while (!me.closed) {
+        if (now_ms() >= deadline)
+            give_up(3, "the peer never closed", "");
+        attend(POLLIN, deadline);
+    }
+    if (me.was_reset)
+        give_up(4, "the connection was reset", "");
+}
+
+static void step_quiet(const char *arg)
+{
+    long long deadline = now_ms() + number(&arg);
+    size_t before = me.received_len;
+    need_connection();
+    while (now_ms() < deadline) {
+        attend(POLLIN, deadline);
+        if (me.closed || me.received_len != before)
+            give_up(3, me.closed ? "the peer closed" : "something came", "");
+    }
+}
+
+static void step_shut(const char *arg)
+{
+    (void)arg;
+    need_connection();
+    shutdown(me.fd, SHUT_WR);
+}
+
+static void step_rst(const char *arg)
+{
+    (void)arg;
+    hang_up(true);
+}
+
+static void step_again(const char *arg)
+{
+    (void)arg;
+    hang_up(false);
+    need_connection();
+}
+
+static void step_deaf(const char *arg)
+{
+    (void)arg;
+    me.deaf = true;
+}
+
+static void step_rcvbuf(const char *arg)
+{
+    me.rcvbuf = number(&arg);
+}
+
+static void step_until(const char *arg)
+{
+    long long deadline = now_ms() + me.patience_ms;
+    while (access(arg, F_OK) != 0) {
+        if (now_ms() >= deadline)
+            give_up(3, "there never was a file", arg);
+        poll(NULL, 0, FILE_POLL_MS);
+    }
+}
+
+static void step_touch(const char *arg)
+{
+    int fd = open(arg, O_CREAT | O_WRONLY, 0666);
+    if (fd < 0)
+        give_up(1, arg, strerror(errno));
+    close(fd);
+}
+
+static void step_clock(const char *arg)
+{
+    char line[48];
+    int n = snprintf(line, sizeof line, "[%lld ms]\n", now_ms() - me.connected_ms);
+    (void)arg;
+    print_all(line, (size_t)n);
+}
+
+static void step_patience(const char *arg)
+{
+    me.patience_ms = number(&arg);
+}
+
+static void step_crowd(const char *arg)
+{
+    int times = number(&arg);
+    size_t len;
+    char *bytes = unescape(arg, &len);
+    while (times-- > 0) {
+        int fd = me.crowd_len < CROWD_MAX ? dial() : -1;
+        if (fd < 0)
+            give_up(1, "cannot connect", strerror(errno));
+        me.crowd[me.crowd_len++] = fd;
+        if (send(fd, bytes, len, 0) < 0)
+            break; /* refused already: no matter here */
+    }
+    free(bytes);
+}
+
+static void step_storm(const char *arg)
+{
+    int times = number(&arg);
+    size_t len;
+    char *bytes = unescape(arg, &len);
+    while (times-- > 0) {
+        hang_up(false);
+        need_connection();
+        send_bytes(bytes, len);
+        hang_up(times % 2 == 0);
+    }
+    free(bytes);
+}
+
+static const struct {
+    const char *name;
+    void (*run)(const char *arg);
+} STEPS[] = {
+    {"send", step_send},   {"repeat", step_repeat}, {"drip", step_drip},
+    {"wait", step_wait},   {"eof", step_eof},       {"quiet", step_quiet},
+    {"shut", step_shut},   {"rst", step_rst},       {"again", step_again},
+    {"deaf", step_deaf},   {"rcvbuf", step_rcvbuf}, {"until", step_until},
+    {"touch", step_touch}, {"clock", step_clock},   {"patience", step_patience},
+    {"crowd", step_crowd}, {"storm", step_storm},
+};
+
+static void carry_out(const char *step)
+{
+    size_t len = strcspn(step, ":");
+    for (size_t i = 0; i < sizeof STEPS / sizeof *STEPS; i++) {
+        if (strlen(STEPS[i].name) == len && strncmp(STEPS[i].name, step, len) == 0) {
+            STEPS[i].run(step[len] ? step + len + 1 : "");
+            return;
+        }
+    }
+    give_up(2, "unknown step", step);
+}
+
+int main(int argc, char **argv)
+{
+    struct rlimit files;
+    int at = 1;
+
+    if (argc == 2 && strcmp(argv[1], "-t") == 0) {
+        printf("%lld\n", now_ms());
+        return 0;
+    }
+    if (at < argc && strcmp(argv[at], "-6") == 0) {
+        me.v6 = true;
+        at++;
+    }
+    if (at >= argc)
+        give_up(2, "usage: raw [-6] PORT STEP...", "");
+    const char *port = argv[at++];
+    me.port = (unsigned)number(&port);
+    signal(SIGPIPE, SIG_IGN);
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) { /* for a crowd */
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    for (; at < argc; at++)
+        carry_out(argv[at]);
+    return 0;
+}
