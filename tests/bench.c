@@ -1,0 +1,358 @@
+/* bench - measures what a server costs, and checks what it measures.
+ *
+ *     bench ./sse [STREAMS]        default 1000; 10000 needs: ulimit -n 32768
+ *
+ * Starts the server itself on a free port, opens that many streams of a user each, and reports:
+ * time until ready, resident memory before the first client and per open stream, processor time
+ * while idle, the cost of publishing one message at a time over one persistent connection, the delay
+ * from request to stream with one sender for all users, alone and with a stuck reader among them (in
+ * turns, five times each), and how long SIGTERM takes with everything open. Every stream must have had its greeting, each message
+ * once and in order, and its farewell; otherwise it says so and exits with 1. */
+
+#define _POSIX_C_SOURCE 200809L
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { IDLE_SECONDS = 10, SENDS = 20000, ANSWER_BYTES = 2048, PATIENCE_MS = 30000 };
+
+struct server {
+    pid_t pid;
+    int port;
+    double ready_ms;
+};
+
+__attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "bench: ");
+    vfprintf(stderr, format, args);
+    fprintf(stderr, "\n");
+    va_end(args);
+    exit(1);
+}
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+/* Starts the server and waits for its ready line. */
+static struct server server_start(const char *program, int streams)
+{
+    struct server s = {.pid = -1};
+    char connections[16], line[128] = "";
+    int ends[2];
+    double began = now_ms();
+
+    snprintf(connections, sizeof connections, "%d", streams + 64);
+    if (pipe(ends) != 0 || (s.pid = fork()) < 0)
+        fail("cannot start anything: %s", strerror(errno));
+    if (s.pid == 0) {
+        dup2(ends[1], STDOUT_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+        execl(program, program, "-q", "-p", "0", "--max-connections", connections, "--max-users",
+              connections, (char *)NULL);
+        _exit(127);
+    }
+    close(ends[1]);
+    ssize_t n = read(ends[0], line, sizeof line - 1);
+    s.ready_ms = now_ms() - began;
+    close(ends[0]);
+    char *colon = n > 0 ? strrchr(line, ':') : NULL;
+    if (!colon)
+        fail("%s did not say where it listens", program);
+    s.port = atoi(colon + 1);
+    return s;
+}
+
+static int dial(const struct server *s)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_port = htons((unsigned short)s->port),
+                             .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;
+    if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to) != 0)
+        fail("cannot connect: %s", strerror(errno));
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    return fd;
+}
+
+static void say(int fd, const char *text)
+{
+    size_t len = strlen(text);
+    if (send(fd, text, len, MSG_NOSIGNAL) != (ssize_t)len)
+        fail("cannot send a request: %s", strerror(errno));
+}
+
+/* Reads until `ending` ends what came, and leaves it in `got`. Returns its length. */
+static size_t hear(int fd, const char *ending, char *got)
+{
+    size_t len = 0, tail = strlen(ending);
+    for (;;) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        if (poll(&p, 1, PATIENCE_MS) != 1)
+            fail("waited in vain for: %s", ending);
+        ssize_t n = recv(fd, got + len, ANSWER_BYTES - 1 - len, 0);
+        if (n <= 0)
+            fail("the server closed; waited for: %s", ending);
+        len += (size_t)n;
+        got[len] = 0;
+        if (len >= tail && memcmp(got + len - tail, ending, tail) == 0)
+            return len;
+    }
+}
+
+/* A number from a line of /proc/PID/status or /proc/meminfo. */
+static long proc_field(const char *path, const char *name)
+{
+    char line[256];
+    long value = -1;
+    FILE *f = fopen(path, "r");
+    while (f && value < 0 && fgets(line, sizeof line, f))
+        if (strncmp(line, name, strlen(name)) == 0)
+            value = strtol(line + strlen(name) + 1, NULL, 10);
+    if (f)
+        fclose(f);
+    return value;
+}
+
+static long status_field(const struct server *s, const char *name)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/status", (int)s->pid);
+    return proc_field(path, name);
+}
+
+/* Processor time that the server has used, in milliseconds. */
+static double server_cpu_ms(const struct server *s)
+{
+    char path[64], text[512];
+    unsigned long user = 0, kernel = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)s->pid);
+    FILE *f = fopen(path, "r");
+    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    if (f)
+        fclose(f);
+    text[n] = 0;
+    char *after = strrchr(text, ')');
+    if (!after || sscanf(after + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
+                         &kernel) != 2)
+        fail("cannot read %s", path);
+    return (double)(user + kernel) * 1000.0 / (double)sysconf(_SC_CLK_TCK);
+}
+
+static void open_streams(const struct server *s, int *streams, int count)
+{
+    char request[128], got[ANSWER_BYTES];
+    for (int i = 0; i < count; i++) {
+        streams[i] = dial(s);
+        snprintf(request, sizeof request,
+                 "GET /sse/connect/u%d HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", i);
+        say(streams[i], request);
+        if (i >= 64)
+            hear(streams[i - 64], "data: <3: Keep alive\n\n", got);
+    }
+    for (int i = count > 64 ? count - 64 : 0; i < count; i++)
+        hear(streams[i], "data: <3: Keep alive\n\n", got);
+}
+
+/* One message at a time: request, answer, and the message on its stream. */
+static void publish(const struct server *s, int stream)
+{
+    char request[160], message[32], ending[64], got[ANSWER_BYTES];
+    int fd = dial(s);
+    double began = now_ms(), cpu = server_cpu_ms(s);
+
+    for (int i = 0; i < SENDS; i++) {
+        snprintf(message, sizeof message, "message %d", i);
+        snprintf(request, sizeof request,
+                 "POST /sse/send/u0 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %zu\r\n\r\n%s",
+                 strlen(message), message);
+        say(fd, request);
+        hear(fd, "\"streams\":1,\"delivered\":1}\n", got);
+        snprintf(ending, sizeof ending, "data: %s\n\n", message);
+        size_t len = hear(stream, ending, got);
+        /* Keep-alives may stand before it, and nothing else. */
+        if (strncmp(got, "id: ", 4) != 0 && strncmp(got, "data: <3", 8) != 0)
+            fail("unexpected %zu bytes on a stream: %s", len, got);
+        if (strstr(got, "id: ") != strrchr(got, 'i') && !strstr(got, "<3"))
+            fail("more than one message where one was sent: %s", got);
+    }
+    double took = now_ms() - began;
+    printf("publish, one at a time   %8.0f messages/s, %.1f us of server CPU each\n",
+           SENDS / took * 1e3, (server_cpu_ms(s) - cpu) * 1e3 / SENDS);
+    close(fd);
+}
+
+static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static int dial_stuck(const struct server *s)
+{
+    int fd = dial(s);
+    say(fd, "GET /sse/connect/stuck HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+    return fd;
+}
+
+/* A large message to the user whose reader reads nothing. It comes anew when the server has closed
+ * it for falling out of its history. */
+static int send_to_stuck(const struct server *s, int fd, int stuck)
+{
+    static char body[32001];
+    char got[ANSWER_BYTES];
+
+    memset(body, 'x', sizeof body - 1);
+    say(fd, "POST /sse/send/stuck HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 32000\r\n\r\n");
+    say(fd, body);
+    hear(fd, "}\n", got);
+    if (!strstr(got, "\"streams\":0"))
+        return stuck;
+    close(stuck);
+    return dial_stuck(s);
+}
+
+/* One sender goes round all users, each of whom reads; the time from request to stream. With `beside`
+ * a stuck reader gets a large message before every tenth. Returns the 99th percentile, in
+ * microseconds. */
+static double round_robin(const struct server *s, const int *streams, int count, bool beside)
+{
+    static double delay_us[SENDS];
+    char request[160], got[ANSWER_BYTES];
+    int fd = dial(s), stuck = beside ? dial_stuck(s) : -1;
+
+    for (int i = 0; i < SENDS; i++) {
+        if (beside && i % 10 == 0)
+            stuck = send_to_stuck(s, fd, stuck);
+        snprintf(request, sizeof request,
+                 "POST /sse/send/u%d HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\nhi",
+                 i % count);
+        double began = now_ms();
+        say(fd, request);
+        hear(streams[i % count], "data: hi\n\n", got);
+        delay_us[i] = (now_ms() - began) * 1e3;
+        hear(fd, "\"streams\":1,\"delivered\":1}\n", got);
+    }
+    close(fd);
+    if (beside)
+        close(stuck);
+    qsort(delay_us, SENDS, sizeof *delay_us, by_size);
+    return delay_us[SENDS * 99 / 100];
+}
+
+/* The same alone and beside a stuck reader, in turns; medians of the 99th percentiles. */
+static void stuck_reader(const struct server *s, const int *streams, int count)
+{
+    enum { TURNS = 5 };
+    double alone[TURNS], beside[TURNS];
+
+    for (int i = 0; i < TURNS; i++) {
+        alone[i] = round_robin(s, streams, count, false);
+        beside[i] = round_robin(s, streams, count, true);
+    }
+    qsort(alone, TURNS, sizeof *alone, by_size);
+    qsort(beside, TURNS, sizeof *beside, by_size);
+    printf(
+        "one sender, %d users   %8.0f us p99 (%.0f to %.0f); beside a stuck reader %.0f (%.0f to "
+        "%.0f)\n",
+        count, alone[TURNS / 2], alone[0], alone[TURNS - 1], beside[TURNS / 2], beside[0],
+        beside[TURNS - 1]);
+}
+
+static void drain(const int *streams, int count)
+{
+    char got[ANSWER_BYTES];
+    for (int i = 0; i < count; i++)
+        while (recv(streams[i], got, sizeof got, MSG_DONTWAIT) > 0)
+            ;
+}
+
+static void idle(const struct server *s, const int *streams, int count)
+{
+    struct timespec rest = {.tv_sec = IDLE_SECONDS};
+    double cpu = server_cpu_ms(s);
+    nanosleep(&rest, NULL);
+    printf("idle for %d s             %7.2f%% of one core\n", IDLE_SECONDS,
+           (server_cpu_ms(s) - cpu) / (IDLE_SECONDS * 1e3) * 100);
+    drain(streams, count);
+}
+
+/* SIGTERM: every stream is told when to come back, then closed; the server exits with 0. */
+static void stop(const struct server *s, const int *streams, int count)
+{
+    char got[ANSWER_BYTES];
+    int status;
+    double began = now_ms();
+
+    kill(s->pid, SIGTERM);
+    for (int i = 0; i < count; i++) {
+        size_t len = 0;
+        ssize_t n;
+        while ((n = recv(streams[i], got + len, sizeof got - 1 - len, 0)) > 0)
+            len += (size_t)n;
+        got[len] = 0;
+        if (!strstr(got, "retry: "))
+            fail("stream %d was closed without a word", i);
+        close(streams[i]);
+    }
+    if (waitpid(s->pid, &status, 0) != s->pid || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        fail("the server did not exit with 0");
+    printf("SIGTERM to exit          %8.0f ms\n", now_ms() - began);
+}
+
+int main(int argc, char **argv)
+{
+    int count = argc > 2 ? atoi(argv[2]) : 1000;
+    struct rlimit limit;
+
+    if (argc < 2 || count < 1)
+        fail("usage: bench ./sse [STREAMS]");
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_cur < (rlim_t)count + 64)
+        fail("%d streams need descriptors; first: ulimit -n %d", count, count + 128);
+    int *streams = calloc((size_t)count, sizeof *streams);
+    if (!streams)
+        fail("not enough memory");
+
+    struct server s = server_start(argv[1], count);
+    printf("ready                    %8.1f ms\n", s.ready_ms);
+    long rss = status_field(&s, "VmRSS:"), stack = proc_field("/proc/meminfo", "KernelStack:");
+    long available = proc_field("/proc/meminfo", "MemAvailable:");
+    printf("resident, no client      %8ld KiB\n", rss);
+    open_streams(&s, streams, count);
+    printf("%-6d streams            %8ld threads\n", count, status_field(&s, "Threads:"));
+    printf("resident per stream      %8.1f KiB\n",
+           (double)(status_field(&s, "VmRSS:") - rss) / count);
+    printf("kernel stack per stream  %8.1f KiB\n",
+           (double)(proc_field("/proc/meminfo", "KernelStack:") - stack) / count);
+    printf("machine, all told        %8.1f KiB per stream, both ends\n",
+           (double)(available - proc_field("/proc/meminfo", "MemAvailable:")) / count);
+    idle(&s, streams, count);
+    publish(&s, streams[0]);
+    stuck_reader(&s, streams, count);
+    stop(&s, streams, count);
+    free(streams);
+    return 0;
+}
