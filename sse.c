@@ -3198,7 +3198,7 @@ static int handle_health(struct sse_exchange *x, void *arg)
 /* ==== Demo ======================================================================================
  *
  * Two tasks that take their time and tell a user how they get on. They stand on the public
- * functions alone (and on text, for the date): a handler of your own would look like this. */
+ * functions alone, as a handler of your own would. */
 
 /* Sends a line to the exchange's user. 0, or the status to answer. */
 static int demo_tell(struct sse_exchange *x, const char *line)
@@ -3222,14 +3222,14 @@ static int demo_wait(struct sse_exchange *x)
 
 static int demo_done(struct sse_exchange *x)
 {
-    char line[SSE_USER_BYTES + 96];
-    struct text t = text_over(line, sizeof line);
+    char line[SSE_USER_BYTES + 96], date[32];
+    time_t now = time(NULL);
+    struct tm utc;
 
-    text_print(&t, "User '%s' completed the task at: ", sse_user(x));
-    text_iso_date(&t);
-    text_string(&t, ".");
+    strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    snprintf(line, sizeof line, "User '%s' completed the task at: %s.", sse_user(x), date);
     sse_print(x, "{\"message\":\"Task completed\",\"data\":");
-    sse_write_json_string(x, t.at, t.len);
+    sse_write_json_string(x, line, strlen(line));
     sse_print(x, "}\n");
     return 200;
 }

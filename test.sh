@@ -268,6 +268,11 @@ for method in GET POST; do
     done
 done
 
+# Connections that are left alone, and an answer that nobody takes.
+launch idle-after "$RAW" "$PORT" patience:90000 "send:${GET}\r\n" 'wait:}\n' eof clock
+launch idle-before "$RAW" "$PORT" patience:90000 eof clock
+launch untaken "$RAW" "$PORT" patience:90000 rcvbuf:4096 deaf "repeat:400000:${GET}\r\n" clock
+
 # Heads and bodies that never end.
 start slow
 POST_HEAD="POST /sse/send/slow HTTP/1.1\r\n$H"
@@ -1443,7 +1448,6 @@ for method in GET POST; do
     hang_up "task-$method"
     hang_up "task-with-obj-$method"
 done
-stop demo
 
 section 'HTTP: 408'
 use slow
@@ -1488,6 +1492,19 @@ is 'which gets them too' 0 "$(ended full-window)"
 await over paused-reader || await over paused-reader # six megabytes, in small pieces
 is 'and gets everything' '0 101' "$(ended paused-reader) $(grep -c '^id: ' "$tmp/paused-reader.out" | sed 's/^102$/101/')"
 stop paused
+
+section 'HTTP: connections left alone'
+use demo
+idle() { # NAME WHAT LEAST MOST: how long it lasted
+    await over "$1" || await over "$1" # a minute is long
+    is "$2: the server ends it" 0 "$(ended "$1")"
+    within "$2: in time" "$3" "$4" "$(sed -n 's/^\[\([0-9]*\) ms\]$/\1/p' "$tmp/$1.out")"
+}
+idle untaken 'an answer that nobody takes' 29900 50000
+idle idle-after 'a persistent connection that is idle' 59900 75000
+idle idle-before 'one that never said a word' 59900 75000
+is 'which is not told that it is late' 1 "$(grep -c '' "$tmp/idle-before.out")"
+stop demo
 
 section 'At the end'
 use main
