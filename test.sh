@@ -251,6 +251,10 @@ for program in "$SSE" "$RAW"; do
     [ -x "$program" ] || { echo "$program is not built; run: make test"; failed=1; exit 1; }
 done
 is_linux() { [ "$(uname)" = Linux ] && [ -r /proc/self/status ]; }
+linux_from() { # MAJOR MINOR
+    uname -sr | awk -v major="$1" -v minor="$2" \
+        '{ split($2, n, "."); exit !($1 == "Linux" && (n[1] > major || (n[1] == major && n[2] >= minor))) }'
+}
 
 # ==== What takes its time, begun here =============================================================
 
@@ -323,21 +327,37 @@ two_hosts() {
         ip -n "$HOSTS-a" link set lo up && ip -n "$HOSTS-a" link set sse-a up &&
         ip -n "$HOSTS-b" link set sse-b up
 }
-vanishing() {
-    ip netns exec "$HOSTS-a" curl -qs --noproxy '*' -m 5 "$1/sse/status/ghost" | grep -q '"status":"Connected"'
+vanishing() { # URL USER
+    ip netns exec "$HOSTS-a" curl -qs --noproxy '*' -m 5 "$1/sse/status/$2" | grep -q '"status":"Connected"'
 }
-vanished() { ! vanishing "$1"; }
+vanished() { ! vanishing "$@"; }
+window_closed() { # is the server's kernel asking the stuffed client in vain for room?
+    ip netns exec "$HOSTS-a" ss -tin state established | grep -q 'backoff:[6-9]'
+}
 if have ip 'a peer that vanishes' && two_hosts >"$tmp/hosts.err" 2>&1; then
-    launch vanish ip netns exec "$HOSTS-a" "$SSE" --port 0 --bind 10.99.0.1 --heartbeat 2
+    launch vanish ip netns exec "$HOSTS-a" "$SSE" --port 0 --bind 10.99.0.1 --heartbeat 2 --max-users 4 \
+        --history-bytes 30000000
     await ready vanish
     use vanish
     launch ghost ip netns exec "$HOSTS-b" curl -qsN --noproxy '*' -m 100 "http://10.99.0.1:$PORT/sse/connect/ghost"
     await saw ghost 'Keep alive'
+    launch stuffed ip netns exec "$HOSTS-b" curl -qsN --noproxy '*' -m 100 --limit-rate 1 \
+        "http://10.99.0.1:$PORT/sse/connect/stuffed"
     (
+        at=http://10.99.0.1:$PORT
+        await vanishing "$at" stuffed
+        head -c 60000 /dev/zero | tr '\0' x >"$tmp/stuffing"
+        until grep -q '"delivered":0' "$tmp/stuffed.receipt" 2>/dev/null; do
+            ip netns exec "$HOSTS-a" curl -qs --noproxy '*' -m 10 --data-binary "@$tmp/stuffing" \
+                -o "$tmp/stuffed.receipt" "$at/sse/send/stuffed" || break
+        done
+        await window_closed
         ip -n "$HOSTS-b" addr del 10.99.0.2/24 dev sse-b
         began=$(now)
-        await vanished "http://10.99.0.1:$PORT"
+        await vanished "$at" ghost
         echo $(($(now) - began)) >"$tmp/vanish.took"
+        await vanished "$at" stuffed
+        echo $(($(now) - began)) >"$tmp/stuffed.took"
     ) &
 fi
 
@@ -1473,6 +1493,14 @@ section 'A peer that vanishes'
 if [ -e "$tmp/vanish.pid" ]; then
     await test -s "$tmp/vanish.took"
     within 'is noticed within three heartbeats of two seconds' 100 7000 "$(cat "$tmp/vanish.took")"
+    await test -s "$tmp/stuffed.took" || await test -s "$tmp/stuffed.took"
+    if linux_from 6 15; then
+        within 'also where its window was closed' 100 7000 "$(cat "$tmp/stuffed.took")"
+    else
+        skip 'also where its window was closed' 'needs Linux 6.15'
+    fi
+    end stuffed
+    ended stuffed >/dev/null
     stop vanish
     hang_up ghost
 elif [ "$CI" = true ]; then
