@@ -4,8 +4,8 @@
  *
  * Starts the server itself on a free port, opens that many streams of a user each, and reports:
  * time until ready, resident memory before the first client and per open stream, processor time
- * while idle, the cost of publishing one message at a time over one persistent connection, the delay
- * from request to stream with one sender for all users, alone and with a stuck reader among them (in
+ * while idle, the cost of publishing over persistent connections, one message at a time, pipelined and
+ * by several senders at once, the delay from request to stream with one sender for all users, alone and with a stuck reader among them (in
  * turns, five times each), and how long SIGTERM takes with everything open. Every stream must have had its greeting, each message
  * once and in order, and its farewell; otherwise it says so and exits with 1. */
 
@@ -27,7 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { IDLE_SECONDS = 10, SENDS = 20000, ANSWER_BYTES = 2048, PATIENCE_MS = 30000 };
+enum { IDLE_SECONDS = 10, SENDS = 20000, TOGETHER = 16, ANSWER_BYTES = 8192, PATIENCE_MS = 30000 };
 
 struct server {
     pid_t pid;
@@ -120,6 +120,27 @@ static size_t hear(int fd, const char *ending, char *got)
     }
 }
 
+/* Reads until `what` has come so many times, and what follows it up to the end of its line. */
+static void hear_times(int fd, const char *what, int times, char *got, size_t size)
+{
+    size_t len = 0;
+    for (;;) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        if (poll(&p, 1, PATIENCE_MS) != 1)
+            fail("waited in vain for: %s", what);
+        ssize_t n = recv(fd, got + len, size - 1 - len, 0);
+        if (n <= 0)
+            fail("the server closed; waited for: %s", what);
+        len += (size_t)n;
+        got[len] = 0;
+        int found = 0;
+        for (const char *at = got; (at = strstr(at, what)); at++)
+            found++;
+        if (found >= times && got[len - 1] == '\n')
+            return;
+    }
+}
+
 /* A number from a line of /proc/PID/status or /proc/meminfo. */
 static long proc_field(const char *path, const char *name)
 {
@@ -200,6 +221,44 @@ static void publish(const struct server *s, int stream)
     printf("publish, one at a time   %8.0f messages/s, %.1f us of server CPU each\n",
            SENDS / took * 1e3, (server_cpu_ms(s) - cpu) * 1e3 / SENDS);
     close(fd);
+}
+
+/* Several messages at a time, pipelined over one connection or each over one of its own: all
+ * requests, all answers, then all messages on the stream, in the order of their ids. */
+static void publish_together(const struct server *s, int stream, int senders)
+{
+    static char requests[TOGETHER * 200], got[TOGETHER * 512];
+    int fds[TOGETHER], each = TOGETHER / senders;
+    for (int i = 0; i < senders; i++)
+        fds[i] = dial(s);
+    double began = now_ms(), cpu = server_cpu_ms(s);
+
+    for (int i = 0; i < SENDS; i += TOGETHER) {
+        for (int k = 0; k < senders; k++) {
+            size_t len = 0;
+            for (int n = 0; n < each; n++)
+                len += (size_t)sprintf(requests + len,
+                                       "POST /sse/send/u0 HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                                       "Content-Length: 3\r\n\r\n%03d",
+                                       k * each + n);
+            say(fds[k], requests);
+        }
+        for (int k = 0; k < senders; k++)
+            hear_times(fds[k], "\"streams\":1,\"delivered\":1}\n", each, got, sizeof got);
+        hear_times(stream, "\ndata: 0", TOGETHER, got, sizeof got);
+        for (int n = 0; n < TOGETHER; n++) {
+            char wanted[32];
+            snprintf(wanted, sizeof wanted, "\ndata: %03d\n\n", n);
+            const char *first = strstr(got, wanted);
+            if (!first || strstr(first + 1, wanted))
+                fail("not once on its stream: %s", wanted);
+        }
+    }
+    double took = now_ms() - began;
+    printf("publish, %2d x %2d at once %8.0f messages/s, %.1f us of server CPU each\n", senders,
+           each, SENDS / took * 1e3, (server_cpu_ms(s) - cpu) * 1e3 / SENDS);
+    for (int i = 0; i < senders; i++)
+        close(fds[i]);
 }
 
 static int by_size(const void *a, const void *b)
@@ -351,6 +410,8 @@ int main(int argc, char **argv)
            (double)(available - proc_field("/proc/meminfo", "MemAvailable:")) / count);
     idle(&s, streams, count);
     publish(&s, streams[0]);
+    publish_together(&s, streams[0], 1);
+    publish_together(&s, streams[0], TOGETHER);
     stuck_reader(&s, streams, count);
     stop(&s, streams, count);
     free(streams);
