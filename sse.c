@@ -335,6 +335,7 @@ enum {
     SSE_OUT_BYTES = 4096,       /* output buffer: answers that go out together */
     SSE_FIELDS_BYTES = 1280,    /* status line and fields of an answer, with a listed origin */
     SSE_SCRATCH_BYTES = 2048,   /* an answer's body, before it turns chunked */
+    SSE_GATHERED = 16,          /* pipelined messages that are written together */
     SSE_CHUNK_LINE_BYTES = 256, /* chunk size with its extensions */
     SSE_TRAILER_BYTES = 4096,   /* fields after a chunked body */
     SSE_BODY_BUDGET = 4194304,  /* bytes for bodies too large for the input buffer */
@@ -393,6 +394,16 @@ struct log {
     uint64_t first, next;    /* sequence numbers of the oldest message and of the next one */
 };
 
+/* A message on its way into a log: lives on its sender's stack until it is done. */
+struct post {
+    struct slice event, body;
+    struct sse_receipt *receipt;
+    struct post *next; /* [o], then [U] once it is in the user's inbox */
+    int code;          /* [U] what became of it */
+    bool done;         /* [U] */
+    uint64_t seq;      /* [U] its number, if it was appended */
+};
+
 /* A slot of the table: lives as long as the server, and holds one user after another. It is given
  * to another only under the table's write lock with pins at 0, when nobody can have found it. */
 struct user {
@@ -402,12 +413,14 @@ struct user {
     atomic_uint pins;              /* [a] raised under the table lock */
     uint32_t away_prev, away_next; /* [A] neighbours in the away list, slot + 1; 0 is none */
     pthread_mutex_t lock;
-    uint64_t epoch;         /* [U] first half of its ids; no two entries ever share one */
-    struct log log;         /* [U] */
-    uint64_t handed;        /* [U] newest sequence number that any stream was handed whole */
-    struct stream *streams; /* [U] open ones */
-    unsigned stream_count;  /* [U] */
-    int64_t hold_until_ms;  /* [U] monotonic; 0 is no hold */
+    uint64_t epoch;     /* [U] first half of its ids; no two entries ever share one */
+    struct log log;     /* [U] */
+    uint64_t handed;    /* [U] newest sequence number that any stream was handed whole */
+    uint64_t unwritten; /* [U] oldest message that streams which keep up may not have had */
+    _Atomic(struct post *) inbox; /* [a] newest first: what senders that wait for `lock` bring */
+    struct stream *streams;       /* [U] open ones */
+    unsigned stream_count;        /* [U] */
+    int64_t hold_until_ms;        /* [U] monotonic; 0 is no hold */
 };
 
 enum farewell { STAY, BYE_DISCONNECTED, BYE_STOPPING };
@@ -462,6 +475,7 @@ struct route {
     bool takes_body; /* its POST does something with the body */
     bool takes_time; /* its handler may sleep */
     bool is_stream;  /* its handler returns 0 when it has ended the connection */
+    bool gathers;    /* its handler may leave the answer to conn_settle() */
 };
 
 struct origin {
@@ -1573,6 +1587,7 @@ static struct user *table_add_locked(struct sse_server *server, struct slice nam
     user->handed = 0;
     user->hold_until_ms = 0;
     log_reset(&user->log);
+    user->unwritten = user->log.next;
     /* The cell is looked up only now: eviction may have moved it. */
     server->index[table_cell_locked(server, name, hash)] = (uint32_t)(user - server->users) + 1;
     away_add(server, user);
@@ -1742,6 +1757,13 @@ static uint64_t frame_data_bytes(struct slice body)
         bytes += body_line(&body).len + strlen("data: \n");
     while (body.at);
     return bytes;
+}
+
+/* Bytes of a whole frame with an id of that many bytes. */
+static uint64_t frame_bytes(size_t id_bytes, struct slice event, struct slice body)
+{
+    size_t name_bytes = event.len ? strlen("event: \n") + event.len : 0;
+    return strlen("id: \n") + id_bytes + name_bytes + frame_data_bytes(body);
 }
 
 static void id_print(struct text *t, uint64_t epoch, uint64_t seq)
@@ -2106,29 +2128,97 @@ static bool event_is_valid(struct slice event)
     return event.len <= SSE_EVENT_BYTES && text_is_name(event.at, event.len);
 }
 
-/* Adds a message to a pinned user's log and writes it to the streams that have kept up. */
-static int user_send(struct sse_server *server, struct user *user, struct slice event,
-                     struct slice body, struct sse_receipt *receipt)
+/* Writes to all streams that keep up, each once, whatever the log has got for them. One that has
+ * fallen out of the log is ended here as well. */
+static void user_flush_locked(struct sse_server *server, struct user *user)
 {
-    struct text id = text_over(receipt->id, sizeof receipt->id - 1);
-
-    pthread_mutex_lock(&user->lock);
-    if (!log_append(&user->log, user->epoch, event, body)) {
-        pthread_mutex_unlock(&user->lock);
-        return SSE_ETOOBIG;
-    }
     for (struct stream *s = user->streams, *next; s; s = next) {
         next = s->next; /* a stream that fails is unlinked */
         if (!s->behind || s->seq < user->log.first)
             stream_flush_locked(server, s);
-        receipt->streams += s->linked;
-        receipt->delivered += s->linked && s->seq == user->log.next;
     }
-    id_print(&id, user->epoch, user->log.next - 1);
-    pthread_mutex_unlock(&user->lock);
+    user->unwritten = user->log.next;
+}
+
+/* Appends a message, and leaves it to the caller to flush. Only if it would push out one that was
+ * not flushed yet, that comes first: so a stream never falls behind without having been asked. */
+static int user_append_locked(struct sse_server *server, struct user *user, struct slice event,
+                              struct slice body)
+{
+    const struct log *log = &user->log;
+    if (user->unwritten < log->next &&
+        (log->next - user->unwritten >= log->max_count ||
+         log->head - log_start(log, user->unwritten) + frame_bytes(SSE_ID_BYTES, event, body) >
+             log->max_bytes))
+        user_flush_locked(server, user);
+    return log_append(&user->log, user->epoch, event, body) ? SSE_OK : SSE_ETOOBIG;
+}
+
+/* Tells what has become of message `seq` by now. */
+static void user_receipt_locked(const struct user *user, uint64_t seq, struct sse_receipt *receipt)
+{
+    struct text id = text_over(receipt->id, sizeof receipt->id - 1);
+
+    for (const struct stream *s = user->streams; s; s = s->next) {
+        receipt->streams++;
+        receipt->delivered += s->seq > seq;
+    }
+    id_print(&id, user->epoch, seq);
     receipt->id[id.len] = 0;
     receipt->users++;
-    return SSE_OK;
+}
+
+/* Appends all that waits in the inbox, oldest first, then writes each stream once. */
+static void user_collect_locked(struct sse_server *server, struct user *user)
+{
+    struct post *post = atomic_exchange(&user->inbox, NULL), *oldest = NULL;
+
+    while (post) {
+        struct post *next = post->next;
+        post->next = oldest;
+        oldest = post;
+        post = next;
+    }
+    for (post = oldest; post; post = post->next) {
+        post->code = user_append_locked(server, user, post->event, post->body);
+        post->seq = user->log.next - 1;
+    }
+    user_flush_locked(server, user);
+    for (post = oldest; post; post = post->next) {
+        if (post->code == SSE_OK)
+            user_receipt_locked(user, post->seq, post->receipt);
+        post->done = true; /* its sender may go on as soon as it gets the mutex */
+    }
+}
+
+/* Adds a message to a pinned user's log and writes it to the streams that have kept up. When several
+ * senders meet, the one that has the mutex does the work of all who wait for it: one write to each
+ * stream for all their messages. */
+static int user_send(struct sse_server *server, struct user *user, struct slice event,
+                     struct slice body, struct sse_receipt *receipt)
+{
+    struct post post = {.event = event, .body = body, .receipt = receipt};
+
+    post.next = atomic_load(&user->inbox);
+    while (!atomic_compare_exchange_weak(&user->inbox, &post.next, &post))
+        ;
+    pthread_mutex_lock(&user->lock);
+    if (!post.done)
+        user_collect_locked(server, user);
+    pthread_mutex_unlock(&user->lock);
+    return post.code;
+}
+
+/* Writes what was appended to a pinned user's log before, unless somebody else has, and tells what
+ * has become of message `seq`. */
+static void user_settle(struct sse_server *server, struct user *user, uint64_t seq,
+                        struct sse_receipt *receipt)
+{
+    pthread_mutex_lock(&user->lock);
+    if (user->unwritten < user->log.next)
+        user_flush_locked(server, user);
+    user_receipt_locked(user, seq, receipt);
+    pthread_mutex_unlock(&user->lock);
 }
 
 /* Arguments as slices; false if they are not what the public functions take. */
@@ -2144,9 +2234,7 @@ static bool message_arguments(const char *event, const char *data, size_t len,
 static bool message_fits(const struct sse_server *server, size_t id_bytes, struct slice event,
                          struct slice body)
 {
-    size_t name_bytes = event.len ? strlen("event: \n") + event.len : 0;
-    return strlen("id: \n") + id_bytes + name_bytes + frame_data_bytes(body) <=
-           server->config.history_bytes;
+    return frame_bytes(id_bytes, event, body) <= server->config.history_bytes;
 }
 
 int sse_send(struct sse_server *server, const char *user, const char *event, const char *data,
@@ -2293,8 +2381,15 @@ struct buffers {
     char out[SSE_OUT_BYTES];
     char scratch[SSE_SCRATCH_BYTES];
     struct sse_exchange exchange;
+    struct {
+        struct user *user; /* pinned */
+        uint64_t seq;
+    } gathered[SSE_GATHERED]; /* messages appended, whose streams are to be written */
+    unsigned gathered_count;
     struct buffers *next_free; /* [C] */
 };
+
+enum { ANSWER_LATER = 1 }; /* a handler's status: conn_settle() will answer */
 
 /* How the answer's body is framed where it has no Content-Length. */
 enum { FRAMED_CHUNKED = -1, FRAMED_BY_CLOSE = -2, FRAMED_STREAM = -3, FRAMED_EMPTY = -4 };
@@ -2351,11 +2446,19 @@ static bool conn_flush(struct conn *c)
     return written;
 }
 
-/* Makes room for `need` bytes in the output buffer. */
+static bool conn_settle(struct conn *c);
+
+/* Writes out all that is due, answers to gathered messages included. */
+static bool conn_drain(struct conn *c)
+{
+    return conn_settle(c) && (c->out.len == 0 || conn_flush(c));
+}
+
+/* Makes room for `need` bytes in the output buffer, behind the answers that come before. */
 static void exchange_make_room(struct sse_exchange *x, size_t need)
 {
     struct conn *c = x->conn;
-    if (c->out.cap - c->out.len < need && !conn_flush(c))
+    if (!conn_settle(c) || (c->out.cap - c->out.len < need && !conn_flush(c)))
         x->lost = x->close = true;
 }
 
@@ -2552,6 +2655,53 @@ static void answer_finish(struct sse_exchange *x, int status)
         text_put(out, x->answer.at, x->answer.len);
 }
 
+static const char *status_word(bool connected)
+{
+    return connected ? "Connected" : "Disconnected";
+}
+
+/* What a sender is told: fits any answer's scratch. */
+static void receipt_write(struct text *t, struct slice user, const struct sse_receipt *receipt)
+{
+    text_print(t, "{\"id\":\"%s\",\"user\":", receipt->id);
+    json_string(t, user.at, user.len);
+    text_print(t, ",\"status\":\"%s\",\"streams\":%u,\"delivered\":%u}\n",
+               status_word(receipt->streams > 0), receipt->streams, receipt->delivered);
+}
+
+/* Answers one gathered message, once its streams are written. */
+static bool gathered_answer(struct conn *c, struct user *user, uint64_t seq)
+{
+    char scratch[SSE_SCRATCH_BYTES / 2];
+    struct sse_receipt receipt = {.users = 0};
+    struct sse_exchange x = {.server = c->server,
+                             .conn = c,
+                             .request.minor = 1,
+                             .type = "application/json",
+                             .answer = text_over(scratch, sizeof scratch)};
+
+    user_settle(c->server, user, seq, &receipt);
+    receipt_write(&x.answer, (struct slice){user->name, user->name_len}, &receipt);
+    answer_finish(&x, 202);
+    return !x.lost;
+}
+
+/* Messages that came in one pipeline were appended only: now their streams are written, each once,
+ * and the answers follow in order. False if the client no longer takes them. */
+static bool conn_settle(struct conn *c)
+{
+    struct buffers *b = c->buffers;
+    unsigned count = b->gathered_count;
+    bool taken = true;
+
+    b->gathered_count = 0;
+    for (unsigned i = 0; i < count; i++) {
+        taken = taken && gathered_answer(c, b->gathered[i].user, b->gathered[i].seq);
+        user_unpin(b->gathered[i].user);
+    }
+    return taken;
+}
+
 static void server_log(struct sse_server *server, const char *line)
 {
     if (server->config.log)
@@ -2602,7 +2752,7 @@ static int conn_read_more(struct conn *c, size_t base, int64_t deadline_ms)
         c->in_end -= c->in_start - base;
         c->in_start = base;
     }
-    if (c->out.len > 0 && !conn_flush(c))
+    if (!conn_drain(c))
         return 0;
     if (now_ms() >= deadline_ms || !transport_wait(&c->transport, POLLIN, deadline_ms))
         return -408;
@@ -2813,11 +2963,15 @@ static int exchange_answer(struct sse_exchange *x)
     const struct route *route = x->route;
     if (!route->takes_body)
         exchange_drop_body(x);
-    if (route->takes_time && !conn_flush(x->conn)) /* earlier answers do not wait for it */
+    if (!route->gathers && !conn_settle(x->conn)) /* messages before it come before it */
+        return 0;
+    if (route->takes_time && !conn_drain(x->conn)) /* earlier answers do not wait for it */
         return 0;
     status = route->handler(x, route->arg);
     if (status == 0 && route->is_stream)
         return 0; /* the stream is over, and *x is gone */
+    if (status == ANSWER_LATER && route->gathers)
+        return ANSWER_LATER;
     if (status < 200 || status > 599)
         return sse_fail(x, 500, "the handler returned %d, which is no HTTP status", status);
     return x->chunked ? 200 : status;
@@ -2838,6 +2992,8 @@ static bool exchange_run(struct sse_exchange *x, int verdict)
     exchange_drop_body(x);
     if (status == 0)
         return false;
+    if (status == ANSWER_LATER)
+        return true;
     x->close |= status == 400 || atomic_load(&x->server->stopping);
     answer_finish(x, status);
     if (x->lost)
@@ -2906,7 +3062,8 @@ static const struct route ROUTES[] = {
      .is_stream = true},
     {"GET|POST", "/sse/disconnect/{userId}", "closes all of the user's streams", handle_disconnect,
      PRIVATE},
-    {"POST", "/sse/send/{userId}", "sends the body as one message", handle_send, MESSAGE},
+    {"POST", "/sse/send/{userId}", "sends the body as one message", handle_send, MESSAGE,
+     .gathers = true},
     {"POST", "/sse/broadcast", "sends the body to every known user", handle_broadcast, MESSAGE},
     {"GET", "/sse/status/{userId}", "tells whether the user is Connected", handle_status, PRIVATE},
     {"GET", "/sse/users", "tells the same of every known user", handle_users, PRIVATE},
@@ -3083,11 +3240,6 @@ static void answer_status(struct sse_exchange *x, struct slice name, const char 
     sse_print(x, ",\"status\":\"%s\"", status);
 }
 
-static const char *status_word(bool connected)
-{
-    return connected ? "Connected" : "Disconnected";
-}
-
 static int handle_disconnect(struct sse_exchange *x, void *arg)
 {
     char text[16];
@@ -3120,6 +3272,35 @@ static bool exchange_event(struct sse_exchange *x, char event[SSE_EVENT_BYTES + 
     return false;
 }
 
+/* Does more follow in this pipeline, so that writing can wait for it? Only for answers that are all
+ * alike: a browser's, which may need CORS fields, are not, nor is the last of a connection. */
+static bool exchange_may_gather(const struct sse_exchange *x)
+{
+    const struct conn *c = x->conn;
+    return c->in_end > c->in_start && c->buffers->gathered_count < SSE_GATHERED &&
+           x->request.minor > 0 && !x->close && !x->request.origin.at;
+}
+
+/* Appends the message to a pinned user's log, and leaves writing it to the end of the pipeline. */
+static int send_gathered(struct sse_exchange *x, struct user *user, struct slice event)
+{
+    struct buffers *b = x->conn->buffers;
+    struct slice body = {.at = sse_body(x, &body.len)};
+
+    pthread_mutex_lock(&user->lock);
+    int code = user_append_locked(x->server, user, event, body);
+    uint64_t seq = user->log.next - 1;
+    pthread_mutex_unlock(&user->lock);
+    if (code != SSE_OK) {
+        user_unpin(user);
+        return exchange_fail(x, code);
+    }
+    b->gathered[b->gathered_count].user = user;
+    b->gathered[b->gathered_count++].seq = seq;
+    access_log(x, 202);
+    return ANSWER_LATER;
+}
+
 static int handle_send(struct sse_exchange *x, void *arg)
 {
     char event[SSE_EVENT_BYTES + 1];
@@ -3128,13 +3309,20 @@ static int handle_send(struct sse_exchange *x, void *arg)
 
     if (!exchange_event(x, event))
         return 400;
+    bool gathers = exchange_may_gather(x);
+    struct user *user = gathers || x->conn->buffers->gathered_count > 0
+                            ? user_find(x->server, exchange_name(x))
+                            : NULL;
+    if (user && gathers)
+        return send_gathered(x, user, slice_of(event));
+    if (user)
+        user_unpin(user);
+    else if (!conn_settle(x->conn)) /* whom it keeps pinned could not make room */
+        x->lost = x->close = true;
     int code = sse_send(x->server, x->user, event, x->body.at, x->body.len, &receipt);
     if (code != SSE_OK)
         return exchange_fail(x, code);
-    sse_print(x, "{\"id\":\"%s\",\"user\":", receipt.id);
-    sse_write_json_string(x, x->user, x->user_len);
-    sse_print(x, ",\"status\":\"%s\",\"streams\":%u,\"delivered\":%u}\n",
-              status_word(receipt.streams > 0), receipt.streams, receipt.delivered);
+    receipt_write(&x->answer, exchange_name(x), &receipt);
     return 202;
 }
 
@@ -3300,6 +3488,7 @@ static void conn_take_buffers(struct conn *c)
     else
         c->buffers = &server->buffers[server->buffers_made++];
     pthread_mutex_unlock(&server->conns_lock);
+    c->buffers->gathered_count = 0;
     c->in_start = c->in_end = 0;
     c->out = text_over(c->buffers->out, SSE_OUT_BYTES);
 }
@@ -3332,7 +3521,7 @@ static void conn_watch(struct conn *c, struct stream *stream)
  * One read and nothing else: on a busy connection this is all that waiting costs. */
 static bool conn_wait(struct conn *c)
 {
-    if (c->out.len > 0 && !conn_flush(c))
+    if (!conn_drain(c))
         return false;
     long long since = now_ms() + (c->is_fresh ? SSE_FRESH_MS : 0);
     c->is_fresh = false;
@@ -3392,7 +3581,7 @@ static void conn_serve(struct conn *c)
         int verdict = conn_read_head(c, &x->request);
         goes_on = verdict != 0 && exchange_run(x, verdict);
     }
-    if (c->buffers && c->out.len > 0 && conn_flush(c))
+    if (c->buffers && conn_settle(c) && c->out.len > 0 && conn_flush(c))
         transport_linger(&c->transport);
     conn_give_buffers(c);
 }

@@ -896,6 +896,33 @@ within 'and short of the end' 1 299 "$got"
 hang_up quick
 stop slow-reader
 
+section 'Delivery: pipelines'
+start pipelines --history 1 --max-users 1
+to() { printf 'POST /sse/send/%s HTTP/1.1\\r\\n%sContent-Length: 1\\r\\n\\r\\n%s' "$1" "$H" "$2"; } # USER BODY
+open piped pia
+is 'twenty messages at once, for a history of one, are taken' \
+    "$(printf '202 %.0s' 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20)200 closed" \
+    "$(answers "repeat:20:$(to pia x)" "send:$LAST")"
+is 'each is answered for itself, in order, and delivered' \
+    "$(for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do echo "$n delivered 1"; done)" \
+    "$(sed -n 's/^{"id":"[0-9a-f]*-\([0-9]*\)".*"streams":1,"delivered":1}.*/\1 delivered 1/p' "$tmp/answer")"
+eventually 'all arrive' saw piped '^id: .*-20$'
+is 'without a hole' "$(for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do printf 'id: E-%s|data: x||' $n; done)" "$(news piped)"
+is 'a disconnect among them comes in its turn' '202 202 200 202 200 closed' \
+    "$(answers "send:$(to pia a)$(to pia b)GET /sse/disconnect/pia HTTP/1.1\r\n$H\r\n$(to pia c)$LAST")"
+is 'those before it were told of the stream' '1 1 0' \
+    "$(sed -n 's/^.*"streams":\([01]\),"delivered".*/\1/p' "$tmp/answer" | tr '\n' ' ' | sed 's/ $//')"
+eventually 'which ends after them' over piped
+has 'with its farewell' '-21|data: a||id: E-22|data: b||event: disconnected|' "$(news piped)"
+is 'users that one pipeline names make room for each other' '202 202 202 200 closed' \
+    "$(answers "send:$(to pia 1)$(to pib 2)$(to pic 3)$LAST")"
+is 'and at its end' '202 202 closed' \
+    "$(answers "send:$(to pic 1)$(to pid 2 | sed 's/Content-Length/Connection: close\\r\\nContent-Length/')")"
+is 'refusals among them keep their place' '202 400 closed' "$(answers "send:$(to pid 1)$(to %00 2)$LAST")"
+accepted '202 413' 'also of what is too large' "send:$(to pid 1)POST /sse/send/pid HTTP/1.1\r\n${H}Content-Length: 99999\r\n\r\nx"
+accepted '202 202 408' 'half a request does not hold up those before it' patience:15000 "send:$(to pid 1)$(to pid 2)POST /sse" 'wait:-' 'wait:delivered' 'wait:delivered'
+stop pipelines
+
 section 'Delivery: system calls'
 if [ -n "$SANITIZED" ]; then
     skip 'one read and two writes for a message' 'a sanitizer makes calls of its own'
@@ -910,6 +937,12 @@ elif have strace 'one read and two writes for a message'; then
     thread=$(sed -n 's/^\([0-9]*\) *recv[a-z]*([0-9]*, "POST .*/\1/p' "$tmp/trace" | head -n 1)
     eventually 'on a thread that ends' grep -q "^$thread *+++ exited" "$tmp/trace"
     is 'with one read and two writes each' 'recv send send recv send send recv send send recv close ' \
+        "$(sed -n "s/^$thread *\([a-z]*\).*/\1/p" "$tmp/trace" | sed -n '/^recv/,/^close/p' |
+            sed -e 's/^recv.*/recv/' -e 's/^send.*/send/' | tr '\n' ' ')"
+    raw "send:$one$one$one$one" 'wait:delivered' 'wait:delivered' 'wait:delivered' 'wait:delivered' >/dev/null
+    thread=$(sed -n 's/^\([0-9]*\) *recv[a-z]*([0-9]*, "POST .*/\1/p' "$tmp/trace" | tail -n 1)
+    eventually 'four in one pipeline' grep -q "^$thread *+++ exited" "$tmp/trace"
+    is 'with one read and two writes for all' 'recv send send recv close ' \
         "$(sed -n "s/^$thread *\([a-z]*\).*/\1/p" "$tmp/trace" | sed -n '/^recv/,/^close/p' |
             sed -e 's/^recv.*/recv/' -e 's/^send.*/send/' | tr '\n' ' ')"
     hang_up traced-stream
