@@ -112,7 +112,7 @@
 #define _POSIX_C_SOURCE 200809L
 #endif
 #if defined(__linux__) && !defined(_GNU_SOURCE)
-#define _GNU_SOURCE 1 /* for struct tcp_info, and nothing else */
+#define _GNU_SOURCE 1 /* for struct tcp_info and accept4(), and nothing else */
 #endif
 #endif
 
@@ -147,7 +147,7 @@ enum {
     SSE_OK = 0,
     SSE_EINVAL = -1,    /* an argument is not what its function takes */
     SSE_ENOUSER = -2,   /* a user never seen */
-    SSE_EFULL = -3,     /* the user table is full and every user in it is Connected */
+    SSE_EFULL = -3,     /* the user table is full of Connected users; or no room for a route */
     SSE_ETOOBIG = -4,   /* the framed message alone is over history_bytes */
     SSE_ESTOPPING = -5, /* the server is stopping */
     SSE_ENOMEM = -6,    /* memory could not be reserved */
@@ -173,13 +173,17 @@ struct sse_config {
     unsigned max_message;     /* largest request body, bytes */
     unsigned heartbeat_s;     /* seconds between keep-alives, 1 to 3600 */
     unsigned retry_ms;        /* reconnection time told to clients */
-    unsigned stack_bytes; /* stack of a connection's thread, 32 KiB; raise it for hungry handlers */
+    unsigned
+        stack_bytes; /* stack of a connection's thread, 32 KiB, at least 16: raise it for hungry
+                             handlers, and with glibc by the program's thread-local storage */
     bool heartbeat_comment;  /* keep-alives as comments rather than as messages */
     bool demo;               /* serve the demo routes */
     bool access_log;         /* one line to log() per request */
     const char *const *cors; /* origins whose pages may use the server: cors_count, borrowed too */
     size_t cors_count;
-    void (*log)(void *log_arg, const char *line); /* no line feed at its end; from any thread */
+    /* A line without its line feed. Called from many threads at once, the accepting one too: it
+     * must not block, and may call anything here but sse_run() and sse_destroy(). */
+    void (*log)(void *log_arg, const char *line);
     void *log_arg;
 };
 
@@ -212,7 +216,8 @@ unsigned sse_port(const struct sse_server *server);
  * is spelled out there in at most `size` bytes. */
 uint64_t sse_memory(const struct sse_server *server, char *how, size_t size);
 
-/* Serves until sse_stop(), on the calling thread, once per server. Returns when every connection
+/* Serves until sse_stop(), on the calling thread, once per server (a server that was stopped is
+ * destroyed, and another created). Returns when every connection
  * has ended, or after five seconds and a moment: streams are told when to come back and closed,
  * requests under way are waited for. Clients may connect before it is called; they wait. SSE_OK, or
  * SSE_ESYSTEM. */
@@ -232,16 +237,19 @@ void sse_destroy(struct sse_server *server);
  *   event    the event's name, or NULL or "" for none
  *   data     len bytes of UTF-8 without NUL; copied; CR LF, LF and CR each end a line
  *   receipt  filled in unless NULL; zeros if the message was refused
- * SSE_EINVAL, SSE_EFULL, SSE_ETOOBIG. Never blocks on a client. */
+ * SSE_EINVAL, SSE_EFULL, SSE_ETOOBIG. Never blocks on a client. Works before sse_run() and while
+ * stopping, too; what no stream had by then goes with the server. */
 int sse_send(struct sse_server *server, const char *user, const char *event, const char *data,
              size_t len, struct sse_receipt *receipt);
 
-/* sse_send() to every user in the table. A message too big for one is sent to none. */
+/* sse_send() to every user in the table. A message too big for one of them, with its next id, is sent
+ * to none. */
 int sse_broadcast(struct sse_server *server, const char *event, const char *data, size_t len,
                   struct sse_receipt *receipt);
 
-/* Closes the user's streams, each after an `event: disconnected`. For hold_s seconds (0 to
- * SSE_HOLD_MAX_S) the user's connects are answered 204, which stops an EventSource; the latest
+/* Closes the user's streams, each after an `event: disconnected`, which their own threads write
+ * after this has returned: a client that does not take it is cut off after two seconds. Forgotten
+ * when the user makes room for another. For hold_s seconds (0 to SSE_HOLD_MAX_S) the user's connects are answered 204, which stops an EventSource; the latest
  * call decides, and 0 lifts a hold. SSE_EINVAL, SSE_ENOUSER. */
 int sse_disconnect(struct sse_server *server, const char *user, unsigned hold_s);
 
@@ -255,9 +263,10 @@ int sse_pause(struct sse_server *server, unsigned ms);
 /* Adds a route before sse_run() is called: `methods` is "GET", "POST" or "GET|POST", `path` an
  * absolute path or one that ends in "/{userId}". For each request the handler gets the exchange,
  * writes its answer with the functions below and returns the HTTP status, 200 to 599. It runs on the
- * connection's thread, for HEAD as for GET. Pages of foreign origins are kept out, and a Host that
- * is none of ours, as from the server's own routes. The strings are borrowed. SSE_EINVAL, also if
- * the path is taken; SSE_EFULL after SSE_OWN_ROUTES. */
+ * connection's thread, for HEAD as for GET, and on many at once with the same `arg`. Pages of
+ * foreign origins are kept out, and a Host that is none of ours, as from the server's own routes.
+ * The strings are borrowed. SSE_EINVAL, also if the path is taken or one of the server's own routes would
+ * answer; a path without {userId} goes before one with it. SSE_EFULL after SSE_OWN_ROUTES. */
 typedef int (*sse_handler)(struct sse_exchange *exchange, void *arg);
 int sse_route(struct sse_server *server, const char *methods, const char *path, const char *summary,
               sse_handler handler, void *arg);
@@ -266,7 +275,9 @@ int sse_route(struct sse_server *server, const char *methods, const char *path, 
  * returns. */
 struct sse_server *sse_server_of(const struct sse_exchange *exchange);
 const char *sse_user(const struct sse_exchange *exchange); /* {userId} decoded; "" if none */
-const char *sse_body(const struct sse_exchange *exchange, size_t *len); /* of a POST; UTF-8 */
+const char *sse_body(const struct sse_exchange *exchange, size_t *len); /* of a POST; UTF-8, not
+                                                                           NUL-terminated */
+bool sse_is_gone(const struct sse_exchange *exchange); /* the client takes no more of the answer */
 bool sse_is_head(const struct sse_exchange *exchange); /* HEAD: the body will not be sent */
 bool sse_is_post(const struct sse_exchange *exchange);
 
@@ -276,15 +287,17 @@ bool sse_is_post(const struct sse_exchange *exchange);
 int sse_query(const struct sse_exchange *exchange, const char *name, char *value, size_t size);
 
 /* The answer's body, piece by piece; it starts out as application/json. A body of over 2 KiB is sent
- * as it grows, and its status is 200 whatever the handler returns. One call of sse_print() writes 1
- * KiB at most; after a longer one the connection is closed. */
+ * as it grows, and its status is 200 whatever the handler returns; with 204, 205 and 304 it is not
+ * sent. One call of sse_print() may write 1 KiB: for what could be longer there is sse_write(), since
+ * after 2 KiB or more the connection is closed rather than the answer cut. */
 void sse_content_type(struct sse_exchange *exchange, const char *type); /* a literal: borrowed */
 void sse_write(struct sse_exchange *exchange, const char *bytes, size_t len);
 SSE_PRINTF(2, 3) void sse_print(struct sse_exchange *exchange, const char *format, ...);
 void sse_write_json_string(struct sse_exchange *exchange, const char *utf8, size_t len);
 
 /* Makes the answer a problem document (RFC 9457) with this detail, of which 255 bytes are kept, and
- * returns `status` for the handler to return in turn. */
+ * returns `status` for the handler to return at once: nothing may be written after it. Once over
+ * 2 KiB of an answer have gone out it is too late for that, and the connection is closed. */
 SSE_PRINTF(3, 4) int sse_fail(struct sse_exchange *exchange, int status, const char *format, ...);
 
 #ifdef __cplusplus
@@ -311,7 +324,6 @@ SSE_PRINTF(3, 4) int sse_fail(struct sse_exchange *exchange, int status, const c
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -345,6 +357,7 @@ enum {
     SSE_LOG_LINE_BYTES = 512,
     SSE_LOG_PATH_BYTES = 256,    /* of a path in the access log */
     SSE_PROGRAM_BYTES = 2097152, /* the program itself, in the memory line */
+    SSE_STACK_BYTES_MIN = 16384, /* of a connection's thread: deepest use of our own is 9 KiB */
 
     SSE_IDLE_MS = 60000,       /* an idle persistent connection is closed */
     SSE_FRESH_MS = 1000,       /* a new connection counts as idle only after this */
@@ -419,6 +432,7 @@ struct user {
     uint64_t unwritten; /* [U] oldest message that streams which keep up may not have had */
     _Atomic(struct post *) inbox; /* [a] newest first: what senders that wait for `lock` bring */
     struct stream *streams;       /* [U] open ones */
+    struct stream *leaving;       /* [U] those told to leave, while they still write what is due */
     unsigned stream_count;        /* [U] */
     int64_t hold_until_ms;        /* [U] monotonic; 0 is no hold */
 };
@@ -432,7 +446,8 @@ struct stream {
     struct transport *transport; /* [I] written under the user's mutex */
     struct stream *prev, *next;  /* [U] */
     bool greeted;                /* [o] its greeting went out whole at once */
-    bool linked;                 /* [U] counted as open */
+    bool linked;                 /* [U] counted as open, and in its user's `streams` */
+    bool leaving;                /* [U] in its user's `leaving` */
     bool gone;                   /* [U] failed or fallen out of the log: nothing more to write */
     bool behind;                 /* [U] the socket is full; its thread waits for room */
     bool stirred;                /* [U] something has happened: its thread is to look */
@@ -562,9 +577,10 @@ static struct text text_over(char *at, size_t cap)
     return (struct text){.at = at, .cap = cap};
 }
 
+/* NULL is as good as "". */
 static struct slice slice_of(const char *string)
 {
-    return (struct slice){string, strlen(string)};
+    return string ? (struct slice){string, strlen(string)} : (struct slice){"", 0};
 }
 
 /* Appends all of it or nothing. */
@@ -574,7 +590,8 @@ static void text_put(struct text *t, const char *bytes, size_t len)
         t->full = true;
         return;
     }
-    memcpy(t->at + t->len, bytes, len);
+    if (len > 0)
+        memcpy(t->at + t->len, bytes, len);
     t->len += len;
 }
 
@@ -848,12 +865,24 @@ static void transport_linger(struct transport *t)
             return;
 }
 
+/* A new connection, or -1. It is not for the programs that one around us may start. */
+static int transport_accept(int listener)
+{
+#ifdef __linux__
+    return accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+#else
+    int fd = accept(listener, NULL, NULL);
+    if (fd >= 0)
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+    return fd;
+#endif
+}
+
 /* What every new connection is set to. */
 static void transport_prepare(int fd)
 {
     struct timeval idle = {.tv_sec = SSE_IDLE_MS / 1000};
     int on = 1;
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
 #ifndef __linux__
     fcntl(fd, F_SETFL, 0); /* elsewhere it inherits O_NONBLOCK from the listener */
 #endif
@@ -861,17 +890,24 @@ static void transport_prepare(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
-/* Has the kernel ask a peer that answers nothing, or whose window is closed, again at least every so
- * often (1 s at the least), rather than ever more rarely. Linux can from 6.15 on; elsewhere a peer
- * that vanishes with its window closed is noticed late. */
-static void transport_ask_again(struct transport *t, unsigned ms)
+/* What a connection is set to when it becomes a stream. Its socket may hold about as many bytes as
+ * its user's history does (64 KiB to 1 MiB), so that a reader who is stuck costs no more than that. And a peer that
+ * answers nothing, or whose window is closed, is asked again at least every ask_ms (1 s at the
+ * least) rather than ever more rarely: Linux can from 6.15 on; elsewhere one that vanishes with its
+ * window closed is noticed late. */
+static void transport_become_stream(struct transport *t, unsigned history_bytes, unsigned ask_ms)
 {
+    enum { LEAST_BYTES = 65536, MOST_BYTES = 1048576 };
+    int bytes = history_bytes < LEAST_BYTES  ? LEAST_BYTES
+                : history_bytes > MOST_BYTES ? MOST_BYTES
+                                             : (int)history_bytes;
+    setsockopt(t->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
 #ifdef __linux__
     enum { RTO_MAX_MS = 44 }; /* TCP_RTO_MAX_MS, which C libraries do not name yet */
-    unsigned most = ms > 1000 ? ms : 1000;
+    unsigned most = ask_ms > 1000 ? ask_ms : 1000;
     setsockopt(t->fd, IPPROTO_TCP, RTO_MAX_MS, &most, sizeof most);
 #else
-    (void)t, (void)ms;
+    (void)ask_ms;
 #endif
 }
 
@@ -908,7 +944,7 @@ struct http_request {
     bool has_codings; /* Transfer-Encoding given; then either chunked is the last ... */
     bool chunked;
     bool unknown_coding;     /* ... and something else may come before it */
-    bool has_length;         /* Content-Length given */
+    struct slice length;     /* Content-Length as written */
     uint64_t content_length; /* bytes; UINT64_MAX if it was more than fits */
     const char *why;         /* what a verdict objects to, and what would be right */
 };
@@ -940,9 +976,19 @@ static bool slice_is(struct slice s, const char *word)
     return s.len == strlen(word) && memcmp(s.at, word, s.len) == 0;
 }
 
+/* Of ASCII alone: strncasecmp() would follow the locale of the program around us, and in Turkish I
+ * is not i. */
+static char char_lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
+}
+
 static bool slice_same_nocase(struct slice a, struct slice b)
 {
-    return a.len == b.len && (a.len == 0 || strncasecmp(a.at, b.at, a.len) == 0);
+    size_t same = 0;
+    while (a.len == b.len && same < a.len && char_lower(a.at[same]) == char_lower(b.at[same]))
+        same++;
+    return a.len == b.len && same == a.len;
 }
 
 static bool slice_is_nocase(struct slice s, const char *word)
@@ -1098,9 +1144,9 @@ static int http_field_length(struct http_request *r, struct slice value)
         return http_refuse(r, 400, "Content-Length is empty; it takes digits");
     if (!text_number(value, UINT64_MAX - 1, &length))
         length = UINT64_MAX;
-    if (r->has_length && r->content_length != length)
+    if (r->length.at && (r->length.len != value.len || memcmp(r->length.at, value.at, value.len)))
         return http_refuse(r, 400, "two Content-Length fields differ");
-    r->has_length = true;
+    r->length = value;
     r->content_length = length;
     return 0;
 }
@@ -1171,7 +1217,7 @@ static int http_judge(struct http_request *r)
         return http_refuse(r, 400, "an HTTP/1.1 request must have a Host field");
     if (r->host.at && !host_is_valid(r->host))
         return http_refuse(r, 400, "Host must read host or host:port");
-    if (r->has_codings && r->has_length)
+    if (r->has_codings && r->length.at)
         return http_refuse(r, 400, "Content-Length and Transfer-Encoding exclude each other");
     if (r->has_codings && r->minor == 0)
         return http_refuse(r, 400, "HTTP/1.0 has no Transfer-Encoding");
@@ -1189,7 +1235,7 @@ static int http_too_large(struct slice line, bool in_request_line, size_t len,
                           struct http_request *r)
 {
     if (in_request_line) {
-        slice_cut(&line, ' ');
+        r->method = slice_cut(&line, ' '); /* whether it was HEAD decides what the answer holds */
         if (slice_cut(&line, ' ').len > SSE_TARGET_BYTES)
             return http_refuse(r, 414, "the request target is over 4096 bytes");
     }
@@ -1244,12 +1290,60 @@ struct http_chunks {
     size_t trailers; /* bytes of trailer fields so far */
 };
 
-/* chunk-size [ chunk-ext ] CR LF. Extensions mean nothing here, but must be well-formed text. */
+/* Takes a quoted-string (RFC 9110 section 5.6.4) off the front. False if none stands there. */
+static bool http_take_quoted(struct slice *s)
+{
+    size_t i = 1;
+    if (s->len < 2 || s->at[0] != '"')
+        return false;
+    while (i < s->len && s->at[i] != '"')
+        i += s->at[i] == '\\' ? 2 : 1;
+    if (i >= s->len)
+        return false;
+    *s = (struct slice){s->at + i + 1, s->len - i - 1};
+    return true;
+}
+
+static struct slice http_take_token(struct slice *s)
+{
+    struct slice token = {s->at, 0};
+    while (token.len < s->len && http_is_token((struct slice){s->at + token.len, 1}))
+        token.len++;
+    *s = (struct slice){s->at + token.len, s->len - token.len};
+    return token;
+}
+
+/* What follows a chunk's size and its first `;`: name [ "=" value ] *( ";" name [ "=" value ] ), with
+ * "bad" white space between (RFC 9112 section 7.1.1). It means nothing here. */
+static bool http_is_extension(struct slice rest)
+{
+    for (;;) {
+        rest = slice_trim(rest);
+        if (http_take_token(&rest).len == 0)
+            return false;
+        rest = slice_trim(rest);
+        if (rest.len && rest.at[0] == '=') {
+            rest = slice_trim((struct slice){rest.at + 1, rest.len - 1});
+            if (!http_take_quoted(&rest) && http_take_token(&rest).len == 0)
+                return false;
+            rest = slice_trim(rest);
+        }
+        if (rest.len == 0)
+            return true;
+        if (rest.at[0] != ';')
+            return false;
+        rest = (struct slice){rest.at + 1, rest.len - 1};
+    }
+}
+
+/* chunk-size [ chunk-ext ] CR LF */
 static int http_chunk_size(struct http_chunks *c, struct slice line, struct http_request *r)
 {
     struct slice extension = line, digits = slice_cut(&extension, ';');
+    if (extension.at && !http_is_extension(extension))
+        return http_refuse(r, 400, "a chunk's extension must read ;NAME or ;NAME=VALUE");
     if (extension.at)
-        digits = slice_trim(digits); /* "bad" white space, allowed before an extension */
+        digits = slice_trim(digits); /* white space may stand before an extension */
     c->left = 0;
     for (size_t i = 0; i < digits.len; i++) {
         int digit = hex_digit(digits.at[i]);
@@ -1338,7 +1432,8 @@ static bool origin_parse(struct slice s, struct origin *o)
     if (s.len == 0 || s.len > SSE_ORIGIN_BYTES || s.at[s.len - 1] == ':')
         return false;
     o->scheme = slice_cut(&rest, ':');
-    if (o->scheme.len == 0 || rest.len < 3 || memcmp(rest.at, "//", 2) != 0)
+    if (o->scheme.len == 0 || char_lower(o->scheme.at[0]) < 'a' ||
+        char_lower(o->scheme.at[0]) > 'z' || rest.len < 3 || memcmp(rest.at, "//", 2) != 0)
         return false;
     for (size_t i = 0; i < o->scheme.len; i++)
         if (!char_is_alnum(o->scheme.at[i]) && !strchr("+-.", o->scheme.at[i]))
@@ -1352,11 +1447,12 @@ static bool origin_parse(struct slice s, struct origin *o)
     return true;
 }
 
-/* An option's value: an origin or `*`. */
+/* An option's value: an origin or `*`, but none that looks like a pattern. */
 static bool origin_is_valid(const char *value)
 {
     struct origin ignored;
-    return strcmp(value, "*") == 0 || origin_parse(slice_of(value), &ignored);
+    return strcmp(value, "*") == 0 ||
+           (!strchr(value, '*') && origin_parse(slice_of(value), &ignored));
 }
 
 /* The --cors entry that covers this origin, `*` only if none names it, or NULL. */
@@ -1449,6 +1545,8 @@ static void sip_round(uint64_t v[4])
     v[0] += v[3], v[3] = ROTATE(v[3], 21) ^ v[0];
     v[2] += v[1], v[1] = ROTATE(v[1], 17) ^ v[2], v[2] = ROTATE(v[2], 32);
 }
+
+#undef ROTATE
 
 /* SipHash-1-3 (Aumasson and Bernstein 2012): a keyed hash for tables that strangers fill. */
 static uint64_t sip_hash(const uint64_t key[2], const char *bytes, size_t len)
@@ -1621,11 +1719,42 @@ static struct user *user_find(struct sse_server *server, struct slice name)
     return user;
 }
 
+static void user_unpin(struct user *user)
+{
+    atomic_fetch_sub(&user->pins, 1);
+}
+
+static bool user_hurry_locked(struct user *user);
+
+/* Whoever is to make room next may still be pinned, by streams that are told to leave and whose
+ * clients do not read: they need not finish. False if there are none. */
+static bool table_hurry(struct sse_server *server)
+{
+    struct user *user = NULL;
+
+    pthread_rwlock_rdlock(&server->table_lock);
+    pthread_mutex_lock(&server->away_lock);
+    if (server->away_head) {
+        user = &server->users[server->away_head - 1];
+        atomic_fetch_add(&user->pins, 1);
+    }
+    pthread_mutex_unlock(&server->away_lock);
+    pthread_rwlock_unlock(&server->table_lock);
+    if (!user)
+        return false;
+    pthread_mutex_lock(&user->lock);
+    bool hurried = user_hurry_locked(user);
+    pthread_mutex_unlock(&user->lock);
+    user_unpin(user);
+    return hurried;
+}
+
 /* The same, but adds who was never seen. Whoever is to make room may be in use for a moment: that
  * is waited for a little. NULL if nobody can make room: everyone is Connected. */
 static struct user *user_find_or_add(struct sse_server *server, struct slice name)
 {
     enum { TRIES = 64 };
+    const struct timespec moment = {.tv_nsec = 1000000};
     uint64_t hash = sip_hash(server->hash_key, name.at, name.len);
     struct user *user = user_find(server, name);
 
@@ -1637,17 +1766,14 @@ static struct user *user_find_or_add(struct sse_server *server, struct slice nam
         if (user)
             atomic_fetch_add(&user->pins, 1);
         pthread_rwlock_unlock(&server->table_lock);
-        if (!user && !table_has_room(server))
+        if (user || !table_has_room(server))
             break;
-        if (!user)
+        if (table_hurry(server))
+            nanosleep(&moment, NULL); /* their threads are woken, and end */
+        else
             sched_yield();
     }
     return user;
-}
-
-static void user_unpin(struct user *user)
-{
-    atomic_fetch_sub(&user->pins, 1);
 }
 
 /* Walks all users: pins the next one from slot *at on and moves *at past it. NULL at the end. */
@@ -1844,6 +1970,22 @@ static void stream_wake_locked(struct stream *s)
         shutdown(s->transport->fd, SHUT_RD);
 }
 
+static void stream_list_add(struct stream **list, struct stream *s)
+{
+    s->prev = NULL;
+    s->next = *list;
+    if (s->next)
+        s->next->prev = s;
+    *list = s;
+}
+
+static void stream_list_remove(struct stream **list, struct stream *s)
+{
+    *(s->prev ? &s->prev->next : list) = s->next;
+    if (s->next)
+        s->next->prev = s->prev;
+}
+
 /* No longer counts as open. The last one to go makes its user Disconnected. */
 static void stream_unlink_locked(struct sse_server *server, struct stream *s)
 {
@@ -1851,9 +1993,7 @@ static void stream_unlink_locked(struct sse_server *server, struct stream *s)
     if (!s->linked)
         return;
     s->linked = false;
-    *(s->prev ? &s->prev->next : &user->streams) = s->next;
-    if (s->next)
-        s->next->prev = s->prev;
+    stream_list_remove(&user->streams, s);
     atomic_fetch_sub(&server->stream_count, 1);
     if (--user->stream_count == 0)
         away_add(server, user);
@@ -1865,11 +2005,28 @@ static void stream_link_locked(struct sse_server *server, struct stream *s)
     if (user->stream_count++ == 0)
         away_remove(server, user);
     atomic_fetch_add(&server->stream_count, 1);
-    s->next = user->streams;
-    if (s->next)
-        s->next->prev = s;
-    user->streams = s;
+    stream_list_add(&user->streams, s);
     s->linked = true;
+}
+
+/* Its thread is done with it: nobody is to find it any more. */
+static void stream_end_locked(struct sse_server *server, struct stream *s)
+{
+    stream_unlink_locked(server, s);
+    if (s->leaving)
+        stream_list_remove(&s->user->leaving, s);
+    s->leaving = false;
+}
+
+/* Cuts short what streams that were told to leave still have to say. False if there are none. */
+static bool user_hurry_locked(struct user *user)
+{
+    for (struct stream *s = user->leaving; s; s = s->next) {
+        s->gone = true;
+        shutdown(s->transport->fd, SHUT_RDWR); /* ends a poll() for room in its socket, too */
+        stream_wake_locked(s);
+    }
+    return user->leaving != NULL;
 }
 
 /* What is due: its own bytes, then the log from the cursor to its end. */
@@ -2109,7 +2266,7 @@ static bool stream_run(struct sse_server *server, struct stream *s)
     pthread_mutex_lock(&s->user->lock);
     while (client_there && stream_turn_locked(server, s, &course))
         client_there = stream_sleep_locked(s, &course);
-    stream_unlink_locked(server, s);
+    stream_end_locked(server, s);
     client_there = client_there && !s->gone;
     pthread_mutex_unlock(&s->user->lock);
     return client_there;
@@ -2225,7 +2382,7 @@ static void user_settle(struct sse_server *server, struct user *user, uint64_t s
 static bool message_arguments(const char *event, const char *data, size_t len,
                               struct slice *event_out, struct slice *body_out)
 {
-    *event_out = slice_of(event ? event : "");
+    *event_out = slice_of(event);
     *body_out = (struct slice){data ? data : "", len};
     return event_is_valid(*event_out) && (data || len == 0) && text_is_utf8(body_out->at, len);
 }
@@ -2261,6 +2418,25 @@ int sse_send(struct sse_server *server, const char *user, const char *event, con
     return code;
 }
 
+/* Bytes of the longest id that a user's next message can have. */
+static size_t longest_id(struct sse_server *server)
+{
+    char id[SSE_ID_BYTES];
+    struct user *user;
+    uint32_t at = 0;
+    size_t longest = 0;
+
+    while ((user = user_each(server, &at))) {
+        struct text t = text_over(id, sizeof id);
+        pthread_mutex_lock(&user->lock);
+        id_print(&t, user->epoch, user->log.next);
+        pthread_mutex_unlock(&user->lock);
+        user_unpin(user);
+        longest = t.len > longest ? t.len : longest;
+    }
+    return longest;
+}
+
 int sse_broadcast(struct sse_server *server, const char *event, const char *data, size_t len,
                   struct sse_receipt *receipt)
 {
@@ -2274,7 +2450,8 @@ int sse_broadcast(struct sse_server *server, const char *event, const char *data
     if (!message_arguments(event, data, len, &event_name, &body))
         return SSE_EINVAL;
     /* Ids differ in length between users: if the longest fits, all get the message, else nobody. */
-    if (!message_fits(server, SSE_ID_BYTES - 1, event_name, body))
+    if (!message_fits(server, SSE_ID_BYTES - 1, event_name, body) &&
+        !message_fits(server, longest_id(server), event_name, body))
         return SSE_ETOOBIG;
     while ((found = user_each(server, &at))) {
         user_send(server, found, event_name, body, receipt);
@@ -2292,6 +2469,8 @@ static void user_dismiss_locked(struct sse_server *server, struct user *user, en
         s->bye = bye;
         s->until = user->log.next;
         stream_unlink_locked(server, s);
+        stream_list_add(&user->leaving, s);
+        s->leaving = true;
         stream_wake_locked(s);
     }
 }
@@ -2649,9 +2828,13 @@ static void answer_finish(struct sse_exchange *x, int status)
             text_string(out, "0\r\n\r\n");
         return;
     }
+    /* RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5: these have no content */
+    bool bare = status == 204 || status == 304;
+    if (bare || status == 205)
+        x->answer.len = 0;
     exchange_make_room(x, SSE_FIELDS_BYTES + x->answer.len);
-    answer_head(x, status, status == 204 ? FRAMED_EMPTY : (int64_t)x->answer.len);
-    if (!x->is_head && status != 204)
+    answer_head(x, status, bare ? FRAMED_EMPTY : (int64_t)x->answer.len);
+    if (!x->is_head)
         text_put(out, x->answer.at, x->answer.len);
 }
 
@@ -2913,7 +3096,6 @@ static int exchange_check(struct sse_exchange *x)
     const struct http_request *r = &x->request;
     const char *objection;
 
-    x->is_head = slice_is(r->method, "HEAD");
     x->is_options = slice_is(r->method, "OPTIONS");
     x->route = route_find(x->server, r->path);
     if (!x->route && !(x->is_options && slice_is(r->path, "*"))) {
@@ -2985,6 +3167,7 @@ static bool exchange_run(struct sse_exchange *x, int verdict)
 
     x->type = "application/json";
     x->answer = text_over(x->conn->buffers->scratch, SSE_SCRATCH_BYTES);
+    x->is_head = slice_is(x->request.method, "HEAD");
     x->close = verdict < 0 || !http_persists(&x->request);
     status = verdict < 0 ? exchange_refuse(x, -verdict) : exchange_answer(x);
     if (!c->buffers)
@@ -3021,6 +3204,11 @@ const char *sse_body(const struct sse_exchange *x, size_t *len)
 bool sse_is_head(const struct sse_exchange *x)
 {
     return x->is_head;
+}
+
+bool sse_is_gone(const struct sse_exchange *x)
+{
+    return x->lost;
 }
 
 bool sse_is_post(const struct sse_exchange *x)
@@ -3074,6 +3262,10 @@ static const struct route ROUTES[] = {
     {"GET", "/health", "tells that the server is up", handle_health, .is_private = false},
 };
 
+#undef PRIVATE
+#undef MESSAGE
+#undef DEMO
+
 /* Equal, or equal up to {userId}, which stands for one segment. */
 static bool route_matches(const struct route *route, struct slice path)
 {
@@ -3084,38 +3276,55 @@ static bool route_matches(const struct route *route, struct slice path)
            !memchr(path.at + fixed, '/', path.len - fixed);
 }
 
-static const struct route *route_find(const struct sse_server *server, struct slice path)
+static const struct route *route_builtin(const struct sse_server *server, struct slice path)
 {
     for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++)
-        if (route_matches(&ROUTES[i], path))
-            return ROUTES[i].is_demo && !server->config.demo ? NULL : &ROUTES[i];
-    for (size_t i = 0; i < server->own_route_count; i++)
-        if (route_matches(&server->own_routes[i], path))
-            return &server->own_routes[i];
+        if (route_matches(&ROUTES[i], path) && (server->config.demo || !ROUTES[i].is_demo))
+            return &ROUTES[i];
     return NULL;
 }
 
+/* The server's own come first; of an embedder's, one without {userId} before one with it. */
+static const struct route *route_find(const struct sse_server *server, struct slice path)
+{
+    const struct route *found = route_builtin(server, path);
+    for (size_t i = 0; !found && i < server->own_route_count; i++)
+        if (slice_is(path, server->own_routes[i].path))
+            found = &server->own_routes[i];
+    for (size_t i = 0; !found && i < server->own_route_count; i++)
+        if (route_matches(&server->own_routes[i], path))
+            found = &server->own_routes[i];
+    return found;
+}
+
+/* Would the new route never be found? */
 static bool route_is_taken(const struct sse_server *server, const char *path)
 {
-    for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++)
-        if (strcmp(ROUTES[i].path, path) == 0)
-            return true;
     for (size_t i = 0; i < server->own_route_count; i++)
         if (strcmp(server->own_routes[i].path, path) == 0)
             return true;
-    return false;
+    return route_builtin(server, slice_of(path)) != NULL;
+}
+
+/* "/", or segments of what may stand in a path unescaped; the last may be {userId}. */
+static bool route_path_is_valid(const char *path)
+{
+    size_t fixed = strcspn(path, "{");
+    for (size_t i = 0; i < fixed; i++)
+        if (!char_is_alnum(path[i]) && !strchr("/-._~!$&'()*+,;=:@%", path[i]))
+            return false;
+    return path[0] == '/' &&
+           (!path[fixed] || (path[fixed - 1] == '/' && strcmp(path + fixed, "{userId}") == 0));
 }
 
 int sse_route(struct sse_server *server, const char *methods, const char *path, const char *summary,
               sse_handler handler, void *arg)
 {
-    size_t fixed = strcspn(path, "{");
-    bool known = strcmp(methods, "GET") == 0 || strcmp(methods, "POST") == 0 ||
-                 strcmp(methods, "GET|POST") == 0;
+    struct slice m = slice_of(methods);
 
-    if (!known || path[0] != '/' || !handler || strpbrk(path, "?#") ||
-        route_is_taken(server, path) ||
-        (path[fixed] && (path[fixed - 1] != '/' || strcmp(path + fixed, "{userId}") != 0)))
+    if (!slice_is(m, "GET") && !slice_is(m, "POST") && !slice_is(m, "GET|POST"))
+        return SSE_EINVAL;
+    if (!path || !handler || !route_path_is_valid(path) || route_is_taken(server, path))
         return SSE_EINVAL;
     if (server->own_route_count == SSE_OWN_ROUTES)
         return SSE_EFULL;
@@ -3195,6 +3404,8 @@ static int connect_serve(struct sse_exchange *x, struct user *user, struct strea
     x->close = true;
     x->type = "text/event-stream";
     answer_head(x, 200, FRAMED_STREAM);
+    transport_become_stream(&c->transport, server->config.history_bytes,
+                            server->config.heartbeat_s * 1000 / 2);
     int code = stream_open(x->server, user, last, &c->out, stream);
     if (code != SSE_OK) {
         c->out.len = 0;
@@ -3203,7 +3414,6 @@ static int connect_serve(struct sse_exchange *x, struct user *user, struct strea
     }
     c->out.len = 0; /* the stream writes it */
     access_log(x, 200);
-    transport_ask_again(&c->transport, server->config.heartbeat_s * 1000 / 2);
     if (stream->greeted)
         conn_give_buffers(c); /* and with them *x */
     conn_watch(c, stream);
@@ -3223,7 +3433,10 @@ static int handle_connect(struct sse_exchange *x, void *arg)
     struct user *user = user_find_or_add(x->server, exchange_name(x));
     if (!user)
         return exchange_fail(x, SSE_EFULL);
-    cond_init(&stream.wake);
+    if (!cond_init(&stream.wake)) {
+        user_unpin(user);
+        return sse_fail(x, 503, "the server has run out of memory");
+    }
     int status = connect_serve(x, user, &stream);
     pthread_cond_destroy(&stream.wake);
     user_unpin(user);
@@ -3541,9 +3754,12 @@ static bool conn_wait(struct conn *c)
 static int conn_read_head(struct conn *c, struct http_request *request)
 {
     int64_t deadline = 0;
+    bool blank = false; /* the one empty line that may come before a request has come */
     for (;;) {
         size_t have = c->in_end - c->in_start;
         int n = http_parse_head(c->buffers->in + c->in_start, have, request);
+        if (blank && have >= 2 && memcmp(c->buffers->in + c->in_start, "\r\n", 2) == 0)
+            return http_refuse(request, 400, "more than one empty line before the request");
         bool has_body = n > 0 && (request->chunked || request->content_length > have - (size_t)n);
         if (n < 0 || (n > 0 && !(has_body && c->in_start > 0))) {
             c->in_start += n > 0 ? (size_t)n : 0;
@@ -3556,6 +3772,7 @@ static int conn_read_head(struct conn *c, struct http_request *request)
             continue;
         }
         if (have == 0 || (have == 2 && memcmp(c->buffers->in + c->in_start, "\r\n", 2) == 0)) {
+            blank |= have == 2;
             if (!conn_wait(c))
                 return 0;
             continue;
@@ -3563,8 +3780,8 @@ static int conn_read_head(struct conn *c, struct http_request *request)
         if (deadline == 0)
             deadline = now_ms() + SSE_HEAD_MS;
         int more = conn_read_more(c, 0, deadline);
-        if (more <= 0) {
-            *request = (struct http_request){.why = NULL}; /* its slices point to moved bytes */
+        if (more <= 0) { /* the bytes may have moved: read again as much as there is */
+            http_parse_head(c->buffers->in + c->in_start, c->in_end - c->in_start, request);
             return more;
         }
     }
@@ -3733,7 +3950,7 @@ enum option_kind {
     OPTION_HELP
 };
 
-struct option {
+struct config_option {
     char letter; /* 0 for none */
     const char *name, *takes, *help;
     enum option_kind kind;
@@ -3745,7 +3962,7 @@ struct option {
     OPTION_NUMBER, offsetof(struct sse_config, field), least, most, otherwise
 #define SWITCH(kind) kind, 0, 0, 0, 0
 
-static const struct option OPTIONS[] = {
+static const struct config_option OPTIONS[] = {
     {'p', "port", "N", "TCP port; 0 takes a free one", NUMBER(port, 0, 65535, 8080)},
     {'b', "bind", "ADDR", "IPv4 or IPv6 address to listen on (127.0.0.1)", SWITCH(OPTION_ADDRESS)},
     {0, "max-users", "N", "slots in the user table", NUMBER(max_users, 1, 1000000, 1024)},
@@ -3775,9 +3992,12 @@ static const struct option OPTIONS[] = {
     {'h', "help", NULL, "print this and exit", SWITCH(OPTION_HELP)},
 };
 
+#undef NUMBER
+#undef SWITCH
+
 enum { OPTION_COUNT = sizeof OPTIONS / sizeof *OPTIONS };
 
-static unsigned *option_field(struct sse_config *config, const struct option *o)
+static unsigned *option_field(struct sse_config *config, const struct config_option *o)
 {
     return (unsigned *)(void *)((char *)config + o->offset);
 }
@@ -3816,15 +4036,16 @@ static bool address_is_valid(const char *address)
 static bool config_is_valid(struct sse_config *config)
 {
     for (int i = 0; i < OPTION_COUNT; i++) {
-        const struct option *o = &OPTIONS[i];
+        const struct config_option *o = &OPTIONS[i];
         unsigned value = o->kind == OPTION_NUMBER ? *option_field(config, o) : 0;
         if (o->kind == OPTION_NUMBER && (value < o->min || value > o->max))
             return false;
     }
-    for (size_t i = 0; i < config->cors_count; i++)
-        if (!origin_is_valid(config->cors[i]))
+    for (size_t i = 0; config->cors && i < config->cors_count; i++)
+        if (!config->cors[i] || !origin_is_valid(config->cors[i]))
             return false;
-    return config->bind_address && address_is_valid(config->bind_address);
+    return config->stack_bytes >= SSE_STACK_BYTES_MIN && (config->cors || !config->cors_count) &&
+           config->bind_address && address_is_valid(config->bind_address);
 }
 
 /* ==== Server ====================================================================================
@@ -3901,7 +4122,7 @@ static void acceptor_admit(struct sse_server *server, struct acceptor *a, int fd
 
 static void acceptor_accept(struct sse_server *server, struct acceptor *a)
 {
-    int fd = accept(server->listener, NULL, NULL);
+    int fd = transport_accept(server->listener);
     if (fd >= 0) {
         acceptor_admit(server, a, fd);
     } else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ECONNABORTED && errno != EINTR) {
@@ -4011,7 +4232,7 @@ static void server_cut(struct sse_server *server, bool all)
     for (uint32_t i = 0; i < server->conns_made; i++) {
         struct conn *c = &server->conns[i];
         long long since = atomic_load(&c->idle_since_ms);
-        if (since > 0)
+        if (since > 0 && c->next_fd < 0)
             conn_take_thread_locked(c, since, -1);
         if (all && c->transport.fd >= 0)
             shutdown(c->transport.fd, SHUT_RDWR);
@@ -4237,6 +4458,7 @@ int sse_create(struct sse_server **out, const struct sse_config *config)
     tzset(); /* reads its file and allocates now rather than on a connection's thread */
     if (!server_init_locks(server)) {
         free(server);
+        errno = ENOMEM;
         return SSE_ESYSTEM;
     }
     code = !server_reserve(server)                                ? SSE_ENOMEM
@@ -4310,12 +4532,20 @@ static void log_to_stderr(void *arg, const char *line)
         return;
 }
 
+static void flush_stdout(void)
+{
+    if (fflush(stdout) == 0)
+        return;
+    fprintf(stderr, "sse: cannot write to standard output: %s\n", strerror(errno));
+    exit(1);
+}
+
 static void print_help(void)
 {
     printf("Usage: sse [options]\n"
            "Serves event streams on /sse/connect/{userId}, and sends to them.\n\n");
     for (int i = 0; i < OPTION_COUNT; i++) {
-        const struct option *o = &OPTIONS[i];
+        const struct config_option *o = &OPTIONS[i];
         int width = printf("  %c%c%c --%s %s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
                            o->letter ? ',' : ' ', o->name, o->takes ? o->takes : "");
         printf("%*s%s", width < 32 ? 32 - width : 1, "", o->help);
@@ -4325,7 +4555,7 @@ static void print_help(void)
     }
 }
 
-__attribute__((noreturn)) static void usage_error(const struct option *o)
+__attribute__((noreturn)) static void usage_error(const struct config_option *o)
 {
     switch (o->kind) {
     case OPTION_NUMBER:
@@ -4350,7 +4580,8 @@ __attribute__((noreturn)) static void usage_error(const struct option *o)
 }
 
 /* Applies one option. `value` is NULL if the option takes none or the command line has none. */
-static void option_apply(struct sse_config *config, const struct option *o, const char *value)
+static void option_apply(struct sse_config *config, const struct config_option *o,
+                         const char *value)
 {
     uint64_t number = 0;
 
@@ -4386,9 +4617,11 @@ static void option_apply(struct sse_config *config, const struct option *o, cons
         break;
     case OPTION_VERSION:
         printf("sse " SSE_VERSION "\n");
+        flush_stdout();
         exit(0);
     case OPTION_HELP:
         print_help();
+        flush_stdout();
         exit(0);
     case OPTION_OPENSSL:
         break;
@@ -4526,10 +4759,7 @@ int main(int argc, char **argv)
     bool v6 = strchr(config.bind_address, ':') != NULL;
     printf("listening on http://%s%s%s:%u\n", v6 ? "[" : "", config.bind_address, v6 ? "]" : "",
            sse_port(the_server));
-    if (fflush(stdout) != 0) {
-        fprintf(stderr, "sse: cannot write to standard output: %s\n", strerror(errno));
-        exit(1);
-    }
+    flush_stdout();
 
     /* 5. Until told to stop. Threads that are still at it end with the process. */
     code = sse_run(the_server);

@@ -1,6 +1,6 @@
 /* bench - measures what a server costs, and checks what it measures.
  *
- *     bench ./sse [STREAMS]        default 1000; 10000 needs: ulimit -n 32768
+ *     bench ./sse [STREAMS]        default 1000; each takes a descriptor here and one there
  *
  * Starts the server itself on a free port, opens that many streams of a user each, and reports:
  * time until ready, resident memory before the first client and per open stream, processor time
@@ -18,6 +18,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,8 @@ struct server {
     double ready_ms;
 };
 
+static pid_t started; /* the server */
+
 __attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...)
 {
     va_list args;
@@ -43,6 +46,8 @@ __attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *for
     vfprintf(stderr, format, args);
     fprintf(stderr, "\n");
     va_end(args);
+    if (started > 0)
+        kill(started, SIGKILL);
     exit(1);
 }
 
@@ -72,6 +77,7 @@ static struct server server_start(const char *program, int streams)
               connections, (char *)NULL);
         _exit(127);
     }
+    started = s.pid;
     close(ends[1]);
     ssize_t n = read(ends[0], line, sizeof line - 1);
     s.ready_ms = now_ms() - began;
@@ -102,20 +108,21 @@ static void say(int fd, const char *text)
         fail("cannot send a request: %s", strerror(errno));
 }
 
-/* Reads until `ending` ends what came, and leaves it in `got`. Returns its length. */
-static size_t hear(int fd, const char *ending, char *got)
+/* Reads until `wanted` has come, whole lines only, and leaves all that came in `got`. A keep-alive may
+ * stand before or after it. Returns the length. */
+static size_t hear(int fd, const char *wanted, char *got)
 {
-    size_t len = 0, tail = strlen(ending);
+    size_t len = 0;
     for (;;) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
-        if (poll(&p, 1, PATIENCE_MS) != 1)
-            fail("waited in vain for: %s", ending);
+        if (poll(&p, 1, PATIENCE_MS) != 1 || len == ANSWER_BYTES - 1)
+            fail("waited in vain for: %s", wanted);
         ssize_t n = recv(fd, got + len, ANSWER_BYTES - 1 - len, 0);
         if (n <= 0)
-            fail("the server closed; waited for: %s", ending);
+            fail("the server closed; waited for: %s", wanted);
         len += (size_t)n;
         got[len] = 0;
-        if (len >= tail && memcmp(got + len - tail, ending, tail) == 0)
+        if (got[len - 1] == '\n' && strstr(got, wanted))
             return len;
     }
 }
@@ -128,7 +135,7 @@ static void hear_times(int fd, const char *what, int times, char *got, size_t si
         struct pollfd p = {.fd = fd, .events = POLLIN};
         if (poll(&p, 1, PATIENCE_MS) != 1)
             fail("waited in vain for: %s", what);
-        ssize_t n = recv(fd, got + len, size - 1 - len, 0);
+        ssize_t n = len < size - 1 ? recv(fd, got + len, size - 1 - len, 0) : 0;
         if (n <= 0)
             fail("the server closed; waited for: %s", what);
         len += (size_t)n;
@@ -390,11 +397,12 @@ int main(int argc, char **argv)
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
     if (limit.rlim_cur < (rlim_t)count + 64)
-        fail("%d streams need descriptors; first: ulimit -n %d", count, count + 128);
+        fail("%d streams need descriptors, and the limit is %ju", count, (uintmax_t)limit.rlim_cur);
     int *streams = calloc((size_t)count, sizeof *streams);
     if (!streams)
         fail("not enough memory");
 
+    setvbuf(stdout, NULL, _IOLBF, 0); /* each figure as soon as it is there */
     struct server s = server_start(argv[1], count);
     printf("ready                    %8.1f ms\n", s.ready_ms);
     long rss = status_field(&s, "VmRSS:"), stack = proc_field("/proc/meminfo", "KernelStack:");

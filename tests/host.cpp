@@ -56,7 +56,7 @@ static void try_server()
 
     const std::string text = "hello from C++";
     sse_receipt receipt;
-    struct sse_user_status status; /* the function has the same name */
+    sse_user_status status;
     expect(sse_send(created, "alice", nullptr, text.data(), text.size(), &receipt) == SSE_OK &&
                receipt.users == 1 && receipt.streams == 0 && receipt.id[0] != 0,
            "sse_send() failed");

@@ -241,7 +241,7 @@ static void test_head_fields(void)
     check(slice_is(r.sec_fetch_site, "none"));
     check(slice_is(r.last_event_id, "7-8"));
     check(slice_is(r.expect, "100-Continue"));
-    check(r.has_length && r.content_length == 12 && !r.chunked);
+    check(r.length.at && r.content_length == 12 && !r.chunked);
     check(slice_is(r.target, "/p"));
 
     head_accept(empty, &r); /* given, but empty: not the same as absent */
@@ -608,7 +608,7 @@ static void test_head_length(void)
 
     for (size_t i = 0; i < COUNT(good); i++) {
         head_accept(good[i].head, &r);
-        check_in(good[i].head, r.has_length && r.content_length == good[i].length);
+        check_in(good[i].head, r.length.at && r.content_length == good[i].length);
     }
     for (size_t i = 0; i < COUNT(bad); i++)
         head_refuse(bad[i], 400);
@@ -664,7 +664,7 @@ static void test_head_codings(void)
 
     for (size_t i = 0; i < COUNT(chunked); i++) {
         head_accept(chunked[i], &r);
-        check_in(chunked[i], r.chunked && !r.unknown_coding && !r.has_length);
+        check_in(chunked[i], r.chunked && !r.unknown_coding && !r.length.at);
     }
     for (size_t i = 0; i < COUNT(unknown); i++)
         head_refuse(unknown[i], 501);
@@ -1945,7 +1945,7 @@ static void test_config(void)
     check(config.demo && config.access_log && config.cors_count == 0 && !config.log);
 
     for (int i = 0; i < OPTION_COUNT; i++) {
-        const struct option *o = &OPTIONS[i];
+        const struct config_option *o = &OPTIONS[i];
         check_in(slice_of(o->name), o->help && o->help[0] && strlen(o->name) > 1);
         for (int j = 0; j < i; j++)
             check_in(slice_of(o->name), strcmp(o->name, OPTIONS[j].name) != 0 &&

@@ -231,7 +231,7 @@ static void user_connect(struct sse_server *server, struct user *user, struct st
 static void user_leave(struct sse_server *server, struct stream *s)
 {
     pthread_mutex_lock(&s->user->lock);
-    stream_unlink_locked(server, s);
+    stream_end_locked(server, s);
     pthread_mutex_unlock(&s->user->lock);
 }
 
@@ -1551,6 +1551,9 @@ static void test_send_arguments(void)
     check(sse_send(server, "a", NULL, "\xC3\xA9", 1, NULL) == SSE_EINVAL); /* cut in two */
     check(sse_send(server, "a", NULL, "\xFF", 1, NULL) == SSE_EINVAL);
     check(sse_send(server, "a", NULL, NULL, 1, NULL) == SSE_EINVAL);
+    check(store_send(server, NULL, "x", NULL) == SSE_EINVAL);
+    check(sse_disconnect(server, NULL, 0) == SSE_EINVAL);
+    check(sse_status(server, NULL, &status) == SSE_EINVAL);
     check(sse_broadcast(server, NULL, NULL, 1, NULL) == SSE_EINVAL);
     check(sse_broadcast(server, NULL, "\xFF", 1, NULL) == SSE_EINVAL);
     check(table_is_sound(server, 0)); /* nobody was added by any of that */
@@ -1592,8 +1595,10 @@ static void test_send_too_big(void)
     check(sse_send(server, "alice", NULL, body, most, &receipt) == SSE_OK);
     check(receipt.delivered == 1 && p.user->log.next == 3 && p.user->log.first == 2);
 
-    /* to all: counted as if ids were as long as they get, so that nobody is left out */
-    size_t most_to_all = 200 - (strlen("id: \ndata: \n\n") + SSE_ID_BYTES - 1);
+    /* to all: the user with the longest id decides for all */
+    for (int i = 0; i < 9; i++)
+        check(store_send(server, "carol", "1", NULL) == SSE_OK); /* her next is 3-10 */
+    size_t most_to_all = 200 - strlen("id: 3-10\ndata: \n\n");
     check(sse_broadcast(server, NULL, body, most_to_all + 1, &receipt) == SSE_ETOOBIG);
     check(p.user->log.next == 3);
     check(sse_status(server, "bob", &status) == SSE_OK && status.queued == 1);
@@ -1601,20 +1606,21 @@ static void test_send_too_big(void)
           SSE_ETOOBIG);
     check(p.user->log.next == 3);
     check(sse_broadcast(server, NULL, body, most_to_all, &receipt) == SSE_OK);
-    check(receipt.users == 2 && receipt.streams == 1 && receipt.delivered == 1);
+    check(receipt.users == 3 && receipt.streams == 1 && receipt.delivered == 1);
     peer_close(&p);
 
-    /* and with ids that are that long */
+    /* and with ids as long as they get */
+    most_to_all = 200 - strlen("id: \nevent: e\ndata: \n\n") - (SSE_ID_BYTES - 1);
     server->next_epoch = UINT64_MAX;
-    check(store_send(server, "carol", "1", NULL) == SSE_OK);
-    struct user *carol = user_find(server, slice_of("carol"));
-    if (!carol)
+    check(store_send(server, "dave", "1", NULL) == SSE_OK);
+    struct user *dave = user_find(server, slice_of("dave"));
+    if (!dave)
         abort();
-    log_reset(&carol->log);
-    carol->log.first = carol->log.next = UINT64_MAX - 1;
-    check(sse_broadcast(server, "e", body, most_to_all - strlen("event: e\n"), &receipt) == SSE_OK);
-    check(receipt.users == 3 && carol->log.head - carol->log.tail == 200);
-    user_unpin(carol);
+    log_reset(&dave->log);
+    dave->log.first = dave->log.next = UINT64_MAX - 1;
+    check(sse_broadcast(server, "e", body, most_to_all, &receipt) == SSE_OK);
+    check(receipt.users == 3 && dave->log.head - dave->log.tail == 200);
+    user_unpin(dave);
     sse_destroy(server);
 }
 
@@ -1737,9 +1743,16 @@ static void test_config_refused(void)
     c.cors = origins;
     check(config_is_refused(&c));
     c = base;
-    c.stack_bytes = 0; /* raised to what a thread needs */
+    c.stack_bytes = SSE_STACK_BYTES_MIN - 1;
+    check(config_is_refused(&c));
+    c = base;
+    c.cors = NULL;
+    c.cors_count = 1;
+    check(config_is_refused(&c));
+    c = base;
+    c.stack_bytes = SSE_STACK_BYTES_MIN; /* raised to what a thread needs here */
     struct sse_server *server = store_server(&c);
-    check(server->config.stack_bytes >= 2048);
+    check(server->config.stack_bytes >= (unsigned)PTHREAD_STACK_MIN);
     sse_destroy(server);
     sse_destroy(NULL);
 }
@@ -1872,7 +1885,26 @@ static void test_route(void)
     for (size_t i = 0; i < sizeof bad_paths / sizeof *bad_paths; i++)
         check(sse_route(server, "GET", bad_paths[i], "s", store_handler, NULL) == SSE_EINVAL);
     check(sse_route(server, "GET", "/a", "s", NULL, NULL) == SSE_EINVAL);
+    static const char *const taken[] = {"/health",      "/sse/status/me", "/sse/status/{userId}",
+                                        "/sse/task/me", "/sse/users"};
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        check(sse_route(server, "GET", taken[i], "s", store_handler, NULL) == SSE_EINVAL);
+    static const char *const unmatched[] = {"/a b", "/a\tb", "/\xC3\xA9", "/a\"", "/a?", "/a#"};
+    for (size_t i = 0; i < sizeof unmatched / sizeof *unmatched; i++)
+        check(sse_route(server, "GET", unmatched[i], "s", store_handler, NULL) == SSE_EINVAL);
+    check(sse_route(server, NULL, "/a", "s", store_handler, NULL) == SSE_EINVAL);
+    check(sse_route(server, "GET", NULL, "s", store_handler, NULL) == SSE_EINVAL);
     check(server->own_route_count == 0);
+    server->config.demo = false; /* what is not served is free */
+    check(sse_route(server, "GET", "/sse/task/{userId}", "s", store_handler, NULL) == SSE_OK);
+    check(route_find(server, slice_of("/sse/task/me")) == &server->own_routes[0]);
+    check(sse_route(server, "GET", "/sse/task/{userId}", "s", store_handler, NULL) == SSE_EINVAL);
+    check(sse_route(server, "GET", "/exact/a", "s", store_handler, NULL) == SSE_OK);
+    check(sse_route(server, "GET", "/e/{userId}", "s", store_handler, NULL) == SSE_OK);
+    check(sse_route(server, "GET", "/e/a", "s", store_handler, NULL) == SSE_OK);
+    check(route_find(server, slice_of("/e/a")) == &server->own_routes[3]);
+    check(route_find(server, slice_of("/e/b")) == &server->own_routes[2]);
+    server->own_route_count = 0;
     check(sse_route(server, "GET", "/own", "s", store_handler, &marker) == SSE_OK);
     check(sse_route(server, "POST", "/own/{userId}", "s", store_handler, NULL) == SSE_OK);
     check(sse_route(server, "GET|POST", "/{userId}", "s", store_handler, NULL) == SSE_OK);
@@ -1984,6 +2016,45 @@ static void run_once(void)
     check(now_ms() - begin < SSE_STOP_MS);
     check(sse_pause(run.server, 60000) == SSE_ESTOPPING);
     heap_free(&got);
+    sse_destroy(run.server);
+}
+
+static int answer_bare(struct sse_exchange *exchange, void *arg)
+{
+    sse_write(exchange, NULL, 0);
+    sse_print(exchange, "HTTP/1.1 200 OK");
+    return *(int *)arg;
+}
+
+/* What has no content by its status gets none, or the next answer could be forged. */
+static void test_bare_answers(void)
+{
+    static const int statuses[] = {204, 205, 304};
+    struct sse_config config = store_config(4, 4, 1000);
+    struct running run = {.server = store_server(&config), .code = 1};
+
+    check(sse_route(run.server, "GET", "/0", "s", answer_bare, (void *)&statuses[0]) == SSE_OK);
+    check(sse_route(run.server, "GET", "/1", "s", answer_bare, (void *)&statuses[1]) == SSE_OK);
+    check(sse_route(run.server, "GET", "/2", "s", answer_bare, (void *)&statuses[2]) == SSE_OK);
+    if (pthread_create(&run.thread, NULL, run_server, &run) != 0)
+        abort();
+    for (int i = 0; i < 3; i++) {
+        struct heap got = {NULL, 0, 0};
+        char request[80], line[16];
+        snprintf(request, sizeof request,
+                 "GET /%d HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", i);
+        snprintf(line, sizeof line, "HTTP/1.1 %d ", statuses[i]);
+        int fd = store_request(sse_port(run.server), request);
+        check(store_read_until(fd, &got, NULL));
+        check(got.at && strncmp(got.at, line, strlen(line)) == 0);
+        check(got.len > 4 && memcmp(got.at + got.len - 4, "\r\n\r\n", 4) == 0);
+        check(got.at && !strstr(got.at + 4, "HTTP/1.1"));
+        check(got.at && (strstr(got.at, "Content-Length: 0\r\n") != NULL) == (statuses[i] == 205));
+        close(fd);
+        heap_free(&got);
+    }
+    sse_stop(run.server);
+    pthread_join(run.thread, NULL);
     sse_destroy(run.server);
 }
 
@@ -2185,6 +2256,7 @@ static void test_crowd(void)
     RUN(test_memory)                                                                               \
     RUN(test_text_size)                                                                            \
     RUN(test_route)                                                                                \
+    RUN(test_bare_answers)                                                                         \
     RUN(test_run_twice)                                                                            \
     RUN(test_stop_before_run)                                                                      \
     RUN(test_bodies)                                                                               \
