@@ -12,15 +12,17 @@
  *
  * THE LIFE OF A MESSAGE
  *
- * 1. server_accept() takes a connection and gives it a thread of its own, conn_thread().
- * 2. conn_fill() reads; http_parse_head() turns the bytes into a struct http_request or a verdict;
- *    exchange_run() finds the route, checks who asks, receives the body, calls the handler.
+ * 1. acceptor_accept() takes a connection and gives it a thread of its own, conn_thread().
+ * 2. conn_read_head() reads; http_parse_head() turns the bytes into a struct http_request or a
+ *    verdict; exchange_run() finds the route, checks who asks, receives the body, calls the handler.
  * 3. handle_send() calls sse_send(), as any embedder could. The user is found in the table and
  *    pinned; log_append() frames the body for the wire, `id:` and `data:` lines and all, and puts
  *    the frame at the end of the user's log, a ring of bytes that keeps the newest messages.
  * 4. Every stream of the user is a cursor into that log. stream_flush_locked() writes from the
  *    cursor to the end of the log, never blocking, on the sender's own thread: a stream that had
  *    kept up has the message before the sender has its receipt, with no thread switch between.
+ *    Messages that came together are written together: those of one pipeline (send_gathered(),
+ *    conn_settle()), and those of senders that meet at one user (user_collect_locked()).
  * 5. A stream whose socket is full stays behind with its cursor; it is woken and its own thread
  *    goes on when the socket drains. If the ring overwrites what it still needed, it is closed:
  *    the client reconnects with Last-Event-ID and is told by `event: gap` how many are gone. An
@@ -108,6 +110,9 @@
  * negative SSE_E… code. Nothing here exits, prints, or touches signal dispositions. */
 
 #ifndef SSE_API_ONLY
+#if defined(__GLIBC__) && !defined(__USE_XOPEN2K8)
+#error "include sse.c before any system header, or define _POSIX_C_SOURCE as 200809L first"
+#endif
 #ifndef _POSIX_C_SOURCE
 #define _POSIX_C_SOURCE 200809L
 #endif
@@ -868,7 +873,7 @@ static void transport_linger(struct transport *t)
 /* A new connection, or -1. It is not for the programs that one around us may start. */
 static int transport_accept(int listener)
 {
-#ifdef __linux__
+#if defined(__linux__) && (defined(__USE_GNU) || !defined(__GLIBC__)) /* else it is not declared */
     return accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 #else
     int fd = accept(listener, NULL, NULL);

@@ -1,6 +1,6 @@
 /* embed - a program with sse built in: read it to learn how to embed, run it to see that it works.
  *
- *     cc -std=c11 -pthread -o embed tests/embed.c && ./embed
+ *     make build/embed && build/embed
  *
  * Two servers live in one process here, each on a free port of its own. Threads of the program push
  * to them, two routes of the program's own answer beside the usual ones, and a small client looks

@@ -1,7 +1,8 @@
 /* fuzz - libFuzzer driver for everything that parses what strangers send.
  *
  *     clang -g -O1 -fsanitize=fuzzer,address,undefined -DSSE_STACK_BYTES=262144 -pthread \
- *         -o fuzz tests/fuzz.c && ./fuzz tests/corpus
+ *         -o build/fuzz tests/fuzz.c && mkdir -p build/corpus &&
+ *         build/fuzz -max_total_time=60 -max_len=4096 build/corpus tests/corpus
  *
  * Each input is a request: its head is parsed, a body that follows is decoded if it is chunked,
  * the query is searched, the target percent-decoded, Origin and Last-Event-ID are read, and all of

@@ -1,7 +1,7 @@
 /* host - a C++ program that calls sse, to see that the public API is C++ as well.
  *
- *     cc -std=c11 -pthread -DSSE_NO_MAIN -c -o sse.o sse.c
- *     c++ -std=c++17 -pthread -o host tests/host.cpp sse.o && ./host
+ *     mkdir -p build && cc -std=c11 -pthread -DSSE_NO_MAIN -c -o build/sse.o sse.c
+ *     c++ -std=c++17 -pthread -o build/host tests/host.cpp build/sse.o && build/host
  *
  * SSE_API_ONLY leaves of sse.c what a header would hold. How to embed is told in embed.c.
  * Prints `host: ok` and exits 0, or says what went wrong and exits 1. */

@@ -1565,6 +1565,25 @@ static void test_sizes(void)
     }
 }
 
+/* Where a Turkish locale is at hand: field names are ASCII, and I is i. */
+static void test_locale(void)
+{
+    static const char head[] = "POST / HTTP/1.1\r\nHOST: a\r\nTRANSFER-ENCODING: CHUNKED\r\n"
+                               "LAST-EVENT-ID: x\r\nORIGIN: http://a\r\n";
+    static const char lengthy[] = "CONTENT-LENGTH: 5\r\n\r\n";
+    struct http_request r;
+    char both[256];
+
+    if (!setlocale(LC_ALL, "tr_TR.UTF-8"))
+        fprintf(stderr, "there is no Turkish locale: I and i are compared in C alone\n");
+    snprintf(both, sizeof both, "%s\r\n", head);
+    check(http_parse_head(both, strlen(both), &r) == (int)strlen(both));
+    check(r.chunked && r.last_event_id.len == 1 && r.origin.len == 8);
+    snprintf(both, sizeof both, "%s%s", head, lengthy);
+    check(http_parse_head(both, strlen(both), &r) == -400);
+    setlocale(LC_ALL, "C");
+}
+
 /* ---- Origins ----------------------------------------------------------------------------------
  */
 
@@ -2005,6 +2024,7 @@ static void test_config(void)
     RUN(test_dates)                                                                                \
     RUN(test_numbers)                                                                              \
     RUN(test_sizes)                                                                                \
+    RUN(test_locale)                                                                               \
     RUN(test_origin_parse)                                                                         \
     RUN(test_origin_option_length)                                                                 \
     RUN(test_origin_listed)                                                                        \

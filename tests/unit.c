@@ -7,6 +7,7 @@
 #define _DEFAULT_SOURCE /* mmap with MAP_ANONYMOUS, for pages that must not be touched */
 #define SSE_NO_MAIN
 #include "../sse.c"
+#include <locale.h>
 #include <sys/mman.h>
 
 static int unit_failures;
