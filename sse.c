@@ -3503,7 +3503,9 @@ static bool exchange_may_gather(const struct sse_exchange *x)
 static int send_gathered(struct sse_exchange *x, struct user *user, struct slice event)
 {
     struct buffers *b = x->conn->buffers;
-    struct slice body = {.at = sse_body(x, &body.len)};
+    size_t len;
+    const char *at = sse_body(x, &len);
+    struct slice body = {at, len};
 
     pthread_mutex_lock(&user->lock);
     int code = user_append_locked(x->server, user, event, body);
