@@ -1729,11 +1729,11 @@ static void user_unpin(struct user *user)
     atomic_fetch_sub(&user->pins, 1);
 }
 
-static bool user_hurry_locked(struct user *user);
+static bool user_hurry_locked(struct user *user, bool cut);
 
-/* Whoever is to make room next may still be pinned, by streams that are told to leave and whose
- * clients do not read: they need not finish. False if there are none. */
-static bool table_hurry(struct sse_server *server)
+/* Whoever is to make room next may still be pinned, by streams that were told to leave and have not
+ * done so yet. With `cut`, those whose clients do not read need not finish. False if there are none. */
+static bool table_hurry(struct sse_server *server, bool cut)
 {
     struct user *user = NULL;
 
@@ -1748,7 +1748,7 @@ static bool table_hurry(struct sse_server *server)
     if (!user)
         return false;
     pthread_mutex_lock(&user->lock);
-    bool hurried = user_hurry_locked(user);
+    bool hurried = user_hurry_locked(user, cut);
     pthread_mutex_unlock(&user->lock);
     user_unpin(user);
     return hurried;
@@ -1758,7 +1758,7 @@ static bool table_hurry(struct sse_server *server)
  * is waited for a little. NULL if nobody can make room: everyone is Connected. */
 static struct user *user_find_or_add(struct sse_server *server, struct slice name)
 {
-    enum { TRIES = 64 };
+    enum { TRIES = 128, PATIENT = 32 };
     const struct timespec moment = {.tv_nsec = 1000000};
     uint64_t hash = sip_hash(server->hash_key, name.at, name.len);
     struct user *user = user_find(server, name);
@@ -1773,8 +1773,8 @@ static struct user *user_find_or_add(struct sse_server *server, struct slice nam
         pthread_rwlock_unlock(&server->table_lock);
         if (user || !table_has_room(server))
             break;
-        if (table_hurry(server))
-            nanosleep(&moment, NULL); /* their threads are woken, and end */
+        if (table_hurry(server, tries > PATIENT))
+            nanosleep(&moment, NULL); /* their threads are awake, and end */
         else
             sched_yield();
     }
@@ -2023,10 +2023,13 @@ static void stream_end_locked(struct sse_server *server, struct stream *s)
     s->leaving = false;
 }
 
-/* Cuts short what streams that were told to leave still have to say. False if there are none. */
-static bool user_hurry_locked(struct user *user)
+/* Are there streams that were told to leave and have not done so yet? With `cut`, those whose sockets
+ * are full go now, with what they still had to say. */
+static bool user_hurry_locked(struct user *user, bool cut)
 {
-    for (struct stream *s = user->leaving; s; s = s->next) {
+    for (struct stream *s = user->leaving; cut && s; s = s->next) {
+        if (!s->behind)
+            continue;
         s->gone = true;
         shutdown(s->transport->fd, SHUT_RDWR); /* ends a poll() for room in its socket, too */
         stream_wake_locked(s);
@@ -2558,6 +2561,14 @@ struct sse_exchange {
     struct text answer; /* body so far, or since the last chunk */
 };
 
+/* A message that is appended, whose streams are to be written and whose sender is to be answered. */
+struct gathered {
+    struct user *user; /* pinned */
+    uint64_t seq;
+    char name[SSE_USER_BYTES + 1]; /* for the answer, when the user is no longer pinned */
+    struct sse_receipt receipt;
+};
+
 /* What a connection needs while it speaks HTTP, and gives back when it becomes a stream: a sleeping
  * stream keeps two pages of stack and nothing else. */
 struct buffers {
@@ -2565,10 +2576,7 @@ struct buffers {
     char out[SSE_OUT_BYTES];
     char scratch[SSE_SCRATCH_BYTES];
     struct sse_exchange exchange;
-    struct {
-        struct user *user; /* pinned */
-        uint64_t seq;
-    } gathered[SSE_GATHERED]; /* messages appended, whose streams are to be written */
+    struct gathered gathered[SSE_GATHERED];
     unsigned gathered_count;
     struct buffers *next_free; /* [C] */
 };
@@ -2857,25 +2865,27 @@ static void receipt_write(struct text *t, struct slice user, const struct sse_re
                status_word(receipt->streams > 0), receipt->streams, receipt->delivered);
 }
 
-/* Answers one gathered message, once its streams are written. */
-static bool gathered_answer(struct conn *c, struct user *user, uint64_t seq)
+/* Answers one gathered message, whose streams are written. */
+static bool gathered_answer(struct conn *c, const struct gathered *g)
 {
     char scratch[SSE_SCRATCH_BYTES / 2];
-    struct sse_receipt receipt = {.users = 0};
     struct sse_exchange x = {.server = c->server,
                              .conn = c,
                              .request.minor = 1,
                              .type = "application/json",
                              .answer = text_over(scratch, sizeof scratch)};
 
-    user_settle(c->server, user, seq, &receipt);
-    receipt_write(&x.answer, (struct slice){user->name, user->name_len}, &receipt);
-    answer_finish(&x, 202);
-    return !x.lost;
+    receipt_write(&x.answer, slice_of(g->name), &g->receipt);
+    if (c->out.cap - c->out.len < SSE_FIELDS_BYTES + x.answer.len && !conn_flush(c))
+        return false;
+    answer_head(&x, 202, (int64_t)x.answer.len);
+    text_put(&c->out, x.answer.at, x.answer.len);
+    return true;
 }
 
-/* Messages that came in one pipeline were appended only: now their streams are written, each once,
- * and the answers follow in order. False if the client no longer takes them. */
+/* Messages that came in one pipeline were appended only: now their streams are written, each once.
+ * Then nobody is pinned any more, and the answers follow in order, which may take as long as the
+ * client does. False if it no longer takes them. */
 static bool conn_settle(struct conn *c)
 {
     struct buffers *b = c->buffers;
@@ -2884,9 +2894,14 @@ static bool conn_settle(struct conn *c)
 
     b->gathered_count = 0;
     for (unsigned i = 0; i < count; i++) {
-        taken = taken && gathered_answer(c, b->gathered[i].user, b->gathered[i].seq);
-        user_unpin(b->gathered[i].user);
+        struct gathered *g = &b->gathered[i];
+        g->receipt = (struct sse_receipt){.users = 0};
+        user_settle(c->server, g->user, g->seq, &g->receipt);
+        memcpy(g->name, g->user->name, sizeof g->name);
+        user_unpin(g->user);
     }
+    for (unsigned i = 0; i < count && taken; i++)
+        taken = gathered_answer(c, &b->gathered[i]);
     return taken;
 }
 
@@ -3409,8 +3424,6 @@ static int connect_serve(struct sse_exchange *x, struct user *user, struct strea
     x->close = true;
     x->type = "text/event-stream";
     answer_head(x, 200, FRAMED_STREAM);
-    transport_become_stream(&c->transport, server->config.history_bytes,
-                            server->config.heartbeat_s * 1000 / 2);
     int code = stream_open(x->server, user, last, &c->out, stream);
     if (code != SSE_OK) {
         c->out.len = 0;
@@ -3419,6 +3432,8 @@ static int connect_serve(struct sse_exchange *x, struct user *user, struct strea
     }
     c->out.len = 0; /* the stream writes it */
     access_log(x, 200);
+    transport_become_stream(&c->transport, server->config.history_bytes,
+                            server->config.heartbeat_s * 1000 / 2);
     if (stream->greeted)
         conn_give_buffers(c); /* and with them *x */
     conn_watch(c, stream);
@@ -4541,7 +4556,7 @@ static void log_to_stderr(void *arg, const char *line)
 
 static void flush_stdout(void)
 {
-    if (fflush(stdout) == 0)
+    if (fflush(stdout) == 0 && !ferror(stdout))
         return;
     fprintf(stderr, "sse: cannot write to standard output: %s\n", strerror(errno));
     exit(1);

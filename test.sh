@@ -412,7 +412,8 @@ is 'the README shows it as it is' "$(cat "$tmp/brief.out")" "$(sed -n '/^Usage: 
 is '-h is --help' '0 0' "$(brief -h)"
 if [ -c /dev/full ]; then
     for option in --help --version '--port=0'; do
-        is "$option to a full disk: status 1" 1 "$("$SSE" $option >/dev/full 2>/dev/null; echo $?)"
+        launch full-disk sh -c 'exec "$@" >/dev/full' sh "$SSE" $option
+        is "$option to a full disk: status 1" 1 "$(ended full-disk)"
     done
 else
     skip 'output to a full disk: status 1' 'there is no /dev/full'
@@ -931,6 +932,23 @@ is 'refusals among them keep their place' '202 400 closed' "$(answers "send:$(to
 accepted '202 413' 'also of what is too large' "send:$(to pid 1)POST /sse/send/pid HTTP/1.1\r\n${H}Content-Length: 99999\r\n\r\nx"
 accepted '202 202 408' 'half a request does not hold up those before it' patience:15000 "send:$(to pid 1)$(to pid 2)POST /sse" 'wait:-' 'wait:delivered' 'wait:delivered'
 stop pipelines
+start abandoned --max-users 100
+users='1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20'
+pipeline=''
+for n in $users; do
+    open "abandoned$n" "abandoned$n"
+    pipeline=$pipeline$(to "abandoned$n" x)
+done
+nobody_waits() { get /sse/users | grep -q '"user":"abandoned1"' && ! grep -q '"queued":[1-9]' "$tmp/body"; }
+for n in 1 2 3 4 5; do
+    raw "send:$pipeline" rst >/dev/null
+    raw "send:$pipeline" >/dev/null
+done
+eventually 'a sender that hangs up leaves no message unwritten' nobody_waits
+eventually 'nor does one that reads no answers' test "$(
+    raw rcvbuf:2048 deaf patience:200 "repeat:4000:$pipeline" >/dev/null
+    await nobody_waits && echo yes)" = yes
+stop abandoned
 
 section 'Delivery: system calls'
 if [ -n "$SANITIZED" ]; then
@@ -1022,6 +1040,14 @@ is 'that of who left first, though not all of its farewell was taken' '404 200' 
 : >"$tmp/unread-on"
 ended unread >/dev/null
 stop leaving
+start polite --max-users 1
+for n in 1 2 3 4 5 6 7 8 9 10; do
+    open reader "polite$n"
+    is 'a user is disconnected, and somebody new comes at once' '200 202 200 closed' \
+        "$(answers "send:GET /sse/disconnect/polite$n HTTP/1.1\r\n$H\r\n$(to "new$n" x)$LAST")"
+    is 'a client that reads has its farewell all the same' '0 1' "$(ended reader) $(count reader '^event: disconnected')"
+done
+stop polite
 start exact --history-bytes 200
 id=$(post /sse/send/ida x | sed 's/.*"id":"\([^"]*\).*/\1/')
 text=$(printf "%0$((200 - 13 - ${#id}))d" 7)
