@@ -983,9 +983,9 @@ static bool slice_is(struct slice s, const char *word)
 
 /* Of ASCII alone: strncasecmp() would follow the locale of the program around us, and in Turkish I
  * is not i. */
-static char char_lower(char c)
+static int char_lower(char c)
 {
-    return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
+    return c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c;
 }
 
 static bool slice_same_nocase(struct slice a, struct slice b)
@@ -1149,7 +1149,7 @@ static int http_field_length(struct http_request *r, struct slice value)
         return http_refuse(r, 400, "Content-Length is empty; it takes digits");
     if (!text_number(value, UINT64_MAX - 1, &length))
         length = UINT64_MAX;
-    if (r->length.at && (r->length.len != value.len || memcmp(r->length.at, value.at, value.len)))
+    if (r->length.at && !slice_same_nocase(r->length, value))
         return http_refuse(r, 400, "two Content-Length fields differ");
     r->length = value;
     r->content_length = length;
