@@ -967,7 +967,12 @@ elif have strace 'one read and two writes for a message'; then
         "$(sed -n "s/^$thread *\([a-z]*\).*/\1/p" "$tmp/trace" | sed -n '/^recv/,/^close/p' |
             sed -e 's/^recv.*/recv/' -e 's/^send.*/send/' | tr '\n' ' ')"
     raw "send:$one$one$one$one" 'wait:delivered' 'wait:delivered' 'wait:delivered' 'wait:delivered' >/dev/null
-    thread=$(sed -n 's/^\([0-9]*\) *recv[a-z]*([0-9]*, "POST .*/\1/p' "$tmp/trace" | tail -n 1)
+    before=$thread
+    another_thread() { # the trace may come a little after what it tells
+        thread=$(sed -n 's/^\([0-9]*\) *recv[a-z]*([0-9]*, "POST .*/\1/p' "$tmp/trace" | tail -n 1)
+        [ "$thread" != "$before" ]
+    }
+    await another_thread
     eventually 'four in one pipeline' grep -q "^$thread *+++ exited" "$tmp/trace"
     is 'with one read and two writes for all' 'recv send send recv close ' \
         "$(sed -n "s/^$thread *\([a-z]*\).*/\1/p" "$tmp/trace" | sed -n '/^recv/,/^close/p' |
