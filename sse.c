@@ -895,24 +895,17 @@ static void transport_prepare(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
-/* What a connection is set to when it becomes a stream. Its socket may hold about as many bytes as
- * its user's history does (64 KiB to 1 MiB), so that a reader who is stuck costs no more than that. And a peer that
- * answers nothing, or whose window is closed, is asked again at least every ask_ms (1 s at the
- * least) rather than ever more rarely: Linux can from 6.15 on; elsewhere one that vanishes with its
- * window closed is noticed late. */
-static void transport_become_stream(struct transport *t, unsigned history_bytes, unsigned ask_ms)
+/* What a connection is set to when it becomes a stream: a peer that answers nothing, or whose window
+ * is closed, is asked again at least every ask_ms (1 s at the least) rather than ever more rarely.
+ * Linux can from 6.15 on; elsewhere one that vanishes with its window closed is noticed late. */
+static void transport_become_stream(struct transport *t, unsigned ask_ms)
 {
-    enum { LEAST_BYTES = 65536, MOST_BYTES = 1048576 };
-    int bytes = history_bytes < LEAST_BYTES  ? LEAST_BYTES
-                : history_bytes > MOST_BYTES ? MOST_BYTES
-                                             : (int)history_bytes;
-    setsockopt(t->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
 #ifdef __linux__
     enum { RTO_MAX_MS = 44 }; /* TCP_RTO_MAX_MS, which C libraries do not name yet */
     unsigned most = ask_ms > 1000 ? ask_ms : 1000;
     setsockopt(t->fd, IPPROTO_TCP, RTO_MAX_MS, &most, sizeof most);
 #else
-    (void)ask_ms;
+    (void)t, (void)ask_ms;
 #endif
 }
 
@@ -3432,8 +3425,7 @@ static int connect_serve(struct sse_exchange *x, struct user *user, struct strea
     }
     c->out.len = 0; /* the stream writes it */
     access_log(x, 200);
-    transport_become_stream(&c->transport, server->config.history_bytes,
-                            server->config.heartbeat_s * 1000 / 2);
+    transport_become_stream(&c->transport, server->config.heartbeat_s * 1000 / 2);
     if (stream->greeted)
         conn_give_buffers(c); /* and with them *x */
     conn_watch(c, stream);

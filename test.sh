@@ -961,21 +961,21 @@ elif have strace 'one read and two writes for a message'; then
     one="POST /sse/send/traced HTTP/1.1\r\n${H}Content-Length: 2\r\n\r\nhi"
     is 'three messages are taken' 3 "$(raw "send:$one" 'wait:1}\n' "send:$one" 'wait:1}\n' \
         "send:$one" 'wait:1}\n' | grep -c '"streams":1,"delivered":1}')"
-    thread=$(sed -n 's/^\([0-9]*\) *recv[a-z]*([0-9]*, "POST .*/\1/p' "$tmp/trace" | head -n 1)
+    thread=$(sed -n 's/^\([0-9]*\) *[<. ]*recv[a-z]*.*"POST .*/\1/p' "$tmp/trace" | head -n 1)
     eventually 'on a thread that ends' grep -q "^$thread *+++ exited" "$tmp/trace"
     is 'with one read and two writes each' 'recv send send recv send send recv send send recv close ' \
-        "$(sed -n "s/^$thread *\([a-z]*\).*/\1/p" "$tmp/trace" | sed -n '/^recv/,/^close/p' |
+        "$(sed -n "s/^$thread *\([a-z][a-z]*\).*/\1/p" "$tmp/trace" | sed -n '/^recv/,/^close/p' |
             sed -e 's/^recv.*/recv/' -e 's/^send.*/send/' | tr '\n' ' ')"
     raw "send:$one$one$one$one" 'wait:delivered' 'wait:delivered' 'wait:delivered' 'wait:delivered' >/dev/null
     before=$thread
     another_thread() { # the trace may come a little after what it tells
-        thread=$(sed -n 's/^\([0-9]*\) *recv[a-z]*([0-9]*, "POST .*/\1/p' "$tmp/trace" | tail -n 1)
+        thread=$(sed -n 's/^\([0-9]*\) *[<. ]*recv[a-z]*.*"POST .*/\1/p' "$tmp/trace" | tail -n 1)
         [ "$thread" != "$before" ]
     }
     await another_thread
     eventually 'four in one pipeline' grep -q "^$thread *+++ exited" "$tmp/trace"
     is 'with one read and two writes for all' 'recv send send recv close ' \
-        "$(sed -n "s/^$thread *\([a-z]*\).*/\1/p" "$tmp/trace" | sed -n '/^recv/,/^close/p' |
+        "$(sed -n "s/^$thread *\([a-z][a-z]*\).*/\1/p" "$tmp/trace" | sed -n '/^recv/,/^close/p' |
             sed -e 's/^recv.*/recv/' -e 's/^send.*/send/' | tr '\n' ' ')"
     hang_up traced-stream
     stop traced
