@@ -178,9 +178,9 @@ struct sse_config {
     unsigned max_message;     /* largest request body, bytes */
     unsigned heartbeat_s;     /* seconds between keep-alives, 1 to 3600 */
     unsigned retry_ms;        /* reconnection time told to clients */
-    unsigned
-        stack_bytes; /* stack of a connection's thread, 32 KiB, at least 16: raise it for hungry
-                             handlers, and with glibc by the program's thread-local storage */
+    /* Stack of a connection's thread, 32 KiB, at least 16: raise it for hungry handlers, and with
+     * glibc by the program's thread-local storage. */
+    unsigned stack_bytes;
     bool heartbeat_comment;  /* keep-alives as comments rather than as messages */
     bool demo;               /* serve the demo routes */
     bool access_log;         /* one line to log() per request */
@@ -222,10 +222,9 @@ unsigned sse_port(const struct sse_server *server);
 uint64_t sse_memory(const struct sse_server *server, char *how, size_t size);
 
 /* Serves until sse_stop(), on the calling thread, once per server (a server that was stopped is
- * destroyed, and another created). Returns when every connection
- * has ended, or after five seconds and a moment: streams are told when to come back and closed,
- * requests under way are waited for. Clients may connect before it is called; they wait. SSE_OK, or
- * SSE_ESYSTEM. */
+ * destroyed, and another created). Returns when every connection has ended, or after five seconds
+ * and a moment: streams are told when to come back and closed, requests under way are waited for.
+ * Clients may connect before it is called; they wait. SSE_OK, or SSE_ESYSTEM. */
 int sse_run(struct sse_server *server);
 
 /* Makes sse_run() return, at once if it is called only later. Async-signal-safe: may be called from
@@ -253,9 +252,10 @@ int sse_broadcast(struct sse_server *server, const char *event, const char *data
                   struct sse_receipt *receipt);
 
 /* Closes the user's streams, each after an `event: disconnected`, which their own threads write
- * after this has returned: a client that does not take it is cut off after two seconds. Forgotten
- * when the user makes room for another. For hold_s seconds (0 to SSE_HOLD_MAX_S) the user's connects are answered 204, which stops an EventSource; the latest
- * call decides, and 0 lifts a hold. SSE_EINVAL, SSE_ENOUSER. */
+ * after this has returned: a client that does not take it is cut off after two seconds, or sooner
+ * if its user is to make room. For hold_s seconds (0 to SSE_HOLD_MAX_S) the user's connects are
+ * answered 204, which stops an EventSource; the latest call decides, 0 lifts a hold, and it is
+ * forgotten when the user makes room for another. SSE_EINVAL, SSE_ENOUSER. */
 int sse_disconnect(struct sse_server *server, const char *user, unsigned hold_s);
 
 /* Reports on one user. SSE_EINVAL, SSE_ENOUSER. */
@@ -270,8 +270,8 @@ int sse_pause(struct sse_server *server, unsigned ms);
  * writes its answer with the functions below and returns the HTTP status, 200 to 599. It runs on the
  * connection's thread, for HEAD as for GET, and on many at once with the same `arg`. Pages of
  * foreign origins are kept out, and a Host that is none of ours, as from the server's own routes.
- * The strings are borrowed. SSE_EINVAL, also if the path is taken or one of the server's own routes would
- * answer; a path without {userId} goes before one with it. SSE_EFULL after SSE_OWN_ROUTES. */
+ * The strings are borrowed. SSE_EINVAL, also if the path is taken or one of the server's own routes
+ * would answer; a path without {userId} goes before one with it. SSE_EFULL after SSE_OWN_ROUTES. */
 typedef int (*sse_handler)(struct sse_exchange *exchange, void *arg);
 int sse_route(struct sse_server *server, const char *methods, const char *path, const char *summary,
               sse_handler handler, void *arg);
