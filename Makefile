@@ -2,14 +2,17 @@
 #
 #   make             builds ./sse
 #   make run         builds it and serves on http://127.0.0.1:8080 (ARGS='...' adds options)
-#   make test        builds it and runs test.sh and the unit tests; needs curl
+#   make test        builds it, and with OpenSSL as well if that is here, and runs test.sh; needs curl
 #   make bench       measures streams, memory, publishing and stopping
 #   make install     to $(DESTDIR)$(PREFIX)/bin
 #   make uninstall   removes it from there
 #   make clean       removes what was built
 #
+# With TLS=1 the program can speak HTTPS and check tokens; that takes OpenSSL 3 (libssl-dev). Then
+# make run serves on https://localhost:8443, with a certificate that it makes for itself.
+#
 # The usual variables can be set: CC, CFLAGS, LDFLAGS, LDLIBS, PREFIX, DESTDIR. For instance
-#   make clean all CC=musl-gcc LDFLAGS=-static
+#   make CC=musl-gcc LDFLAGS=-static
 
 CC ?= cc
 CFLAGS ?= -O2
@@ -21,35 +24,56 @@ STANDARD = -std=c11 -pthread
 WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes
 COMPILE = $(CC) $(STANDARD) $(WARNINGS) $(CPPFLAGS) $(CFLAGS)
 LINK = $(LDFLAGS) $(LDLIBS)
+WITH_OPENSSL = -DSSE_TLS
+OPENSSL_LIBS = -lssl -lcrypto
 
 ifdef TLS
-$(error HTTPS and tokens are not part of this version yet)
+COMPILE += $(WITH_OPENSSL)
+LINK += $(OPENSSL_LIBS)
+SERVE = --port 8443 --cert $(BUILD)/localhost.pem --key $(BUILD)/localhost-key.pem
+CERTIFICATE = $(BUILD)/localhost.pem
 endif
 
-.PHONY: all run test bench install uninstall clean
+TESTERS = $(BUILD)/unit $(BUILD)/raw $(BUILD)/bench $(BUILD)/embed
+HTTPS_TESTERS = $(BUILD)/tls/sse $(BUILD)/tls/unit $(BUILD)/tls/raw $(BUILD)/tls/embed
+
+.PHONY: all run test bench install uninstall clean FORCE
 
 all: sse
 
-sse: sse.c Makefile
+sse: sse.c $(BUILD)/how
 	$(COMPILE) -o $@ sse.c $(LINK)
 
-run: sse
-	./sse $(ARGS)
+run: sse $(CERTIFICATE)
+	./sse $(SERVE) $(ARGS)
 
-test: sse $(BUILD)/unit $(BUILD)/raw $(BUILD)/bench $(BUILD)/embed
+test: sse $(TESTERS)
+	@echo '#include <openssl/ssl.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 || exit 0; \
+	$(MAKE) $(HTTPS_TESTERS)
 	BUILD=$(BUILD) ./test.sh
 
 bench: sse $(BUILD)/bench
 	$(BUILD)/bench ./sse
 
-$(BUILD)/unit: tests/unit.c tests/unit-http.h tests/unit-store.h sse.c Makefile
-	@mkdir -p $(BUILD)
-	$(COMPILE) -o $@ tests/unit.c $(LINK)
+# Built anew when it would be compiled otherwise than last time.
+$(BUILD)/how: FORCE
+	@mkdir -p $(BUILD)/tls
+	@echo '$(COMPILE) $(LINK)' | cmp -s - $@ || echo '$(COMPILE) $(LINK)' >$@
 
-$(BUILD)/embed: sse.c
-$(BUILD)/%: tests/%.c Makefile
-	@mkdir -p $(BUILD)
+$(BUILD)/%: tests/%.c tests/unit-http.h tests/unit-store.h sse.c $(BUILD)/how
 	$(COMPILE) -o $@ $< $(LINK)
+
+$(BUILD)/tls/%: tests/%.c tests/unit-http.h tests/unit-store.h sse.c $(BUILD)/how
+	$(COMPILE) $(WITH_OPENSSL) -o $@ $< $(LINK) $(OPENSSL_LIBS)
+
+$(BUILD)/tls/sse: sse.c $(BUILD)/how
+	$(COMPILE) $(WITH_OPENSSL) -o $@ sse.c $(LINK) $(OPENSSL_LIBS)
+
+$(BUILD)/localhost.pem: | $(BUILD)/how
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 \
+	    -subj /CN=localhost -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1' \
+	    -out $@.new -keyout $(BUILD)/localhost-key.pem
+	mv $@.new $@
 
 install: sse
 	$(INSTALL) -d $(DESTDIR)$(PREFIX)/bin

@@ -159,7 +159,18 @@ enum {
     SSE_EBIND = -7,     /* the address could not be bound; errno says why */
     SSE_ESYSTEM = -8,   /* another system call failed; errno says which way */
     SSE_EBUSY = -9,     /* the user holds max_streams streams already */
-    SSE_EHELD = -10     /* the user was disconnected with a hold that has not run out */
+    SSE_EHELD = -10,    /* the user was disconnected with a hold that has not run out */
+    SSE_ECERT = -11,    /* no certificate chain can be read: errno, or 0 if the file holds none */
+    SSE_EKEY = -12,     /* the same of its private key, which may also belong to another one */
+    SSE_ENOTLS = -13    /* HTTPS and tokens take a build with OpenSSL */
+};
+
+/* Who may use a route, where tokens are required. */
+enum sse_access {
+    SSE_ANYONE,    /* no token is asked for */
+    SSE_SUBJECT,   /* the {userId} that is the token's `sub`; any token where the path has none */
+    SSE_PUBLISHER, /* whose scope holds sse:publish */
+    SSE_ADMIN      /* whose scope holds sse:admin, which may use all the others, too */
 };
 
 struct sse_server;
@@ -186,6 +197,13 @@ struct sse_config {
     bool access_log;         /* one line to log() per request */
     const char *const *cors; /* origins whose pages may use the server: cors_count, borrowed too */
     size_t cors_count;
+    /* HTTPS, in a build with OpenSSL: PEM files of the certificate chain and its unencrypted key,
+     * both or (NULL) neither. */
+    const char *cert_file, *key_file;
+    /* The bytes that access tokens are signed with, 32 to 4096; NULL asks for no tokens. Borrowed;
+     * a build with OpenSSL only. */
+    const char *auth_secret;
+    size_t auth_secret_len;
     /* A line without its line feed. Called from many threads at once, the accepting one too: it
      * must not block, and may call anything here but sse_run() and sse_destroy(). */
     void (*log)(void *log_arg, const char *line);
@@ -211,7 +229,8 @@ void sse_config_init(struct sse_config *config);
 
 /* Creates a server and binds its address; nothing is served before sse_run().
  * On success *server is the caller's, to be given to sse_destroy(); on failure it is NULL.
- * SSE_EINVAL (a field is out of range), SSE_EBIND, SSE_ENOMEM, SSE_ESYSTEM. */
+ * SSE_EINVAL (a field is out of range), SSE_EBIND, SSE_ENOMEM, SSE_ESYSTEM, and where HTTPS or tokens
+ * are asked for SSE_ECERT, SSE_EKEY, SSE_ENOTLS. */
 int sse_create(struct sse_server **server, const struct sse_config *config);
 
 /* The TCP port that the server listens on. */
@@ -230,6 +249,11 @@ int sse_run(struct sse_server *server);
 /* Makes sse_run() return, at once if it is called only later. Async-signal-safe: may be called from
  * a signal handler. */
 void sse_stop(struct sse_server *server);
+
+/* Makes sse_run() read certificate and key again, for the connections that come after: for when they
+ * were renewed. Open ones go on with what they have. Whether it worked is logged; if not, the old ones
+ * stay. Async-signal-safe. */
+void sse_reload(struct sse_server *server);
 
 /* Frees the server. sse_run() must have returned or never been called, and no other call may be
  * under way; waits for handlers of your own that have not returned yet, so it is not for them to
@@ -269,12 +293,13 @@ int sse_pause(struct sse_server *server, unsigned ms);
  * absolute path or one that ends in "/{userId}". For each request the handler gets the exchange,
  * writes its answer with the functions below and returns the HTTP status, 200 to 599. It runs on the
  * connection's thread, for HEAD as for GET, and on many at once with the same `arg`. Pages of
- * foreign origins are kept out, and a Host that is none of ours, as from the server's own routes.
+ * foreign origins are kept out, and a Host that is none of ours, as from the server's own routes;
+ * where tokens are required, whoever has none for that `access` is, too.
  * The strings are borrowed. SSE_EINVAL, also if the path is taken or one of the server's own routes
  * would answer; a path without {userId} goes before one with it. SSE_EFULL after SSE_OWN_ROUTES. */
 typedef int (*sse_handler)(struct sse_exchange *exchange, void *arg);
-int sse_route(struct sse_server *server, const char *methods, const char *path, const char *summary,
-              sse_handler handler, void *arg);
+int sse_route(struct sse_server *server, const char *methods, const char *path,
+              enum sse_access access, const char *summary, sse_handler handler, void *arg);
 
 /* For handlers only, on the thread that called them. Pointers stay valid until the handler
  * returns. */
@@ -355,10 +380,18 @@ enum {
     SSE_GATHERED = 16,          /* pipelined messages that are written together */
     SSE_CHUNK_LINE_BYTES = 256, /* chunk size with its extensions */
     SSE_TRAILER_BYTES = 4096,   /* fields after a chunked body */
-    SSE_BODY_BUDGET = 4194304,  /* bytes for bodies too large for the input buffer */
-    SSE_BODY_SLOTS_MIN = 4,     /* but at least this many of max_message bytes */
-    SSE_ORIGIN_BYTES = 512,     /* of a listed origin: it is echoed in answers */
-    SSE_REFUSED = 32,           /* refused connections that linger until the client has read why */
+    SSE_TOKEN_BYTES = 2048, /* of an access token: its copy is decoded in the answer's scratch */
+    SSE_JSON_MEMBERS = 32,  /* of its header, and of its claims */
+    SSE_JSON_DEPTH = 8,     /* of arrays and objects within those */
+    SSE_SECRET_BYTES_MIN =
+        32,                  /* of the secret that tokens are signed with (RFC 7518 section 3.2) */
+    SSE_SECRET_BYTES = 4096, /* and at most */
+    SSE_HANDSHAKE_BYTES = 16384, /* of all that a client says before TLS is set up */
+    SSE_RECORD_BYTES = 17408,    /* of TLS records, read at once: one of the largest fits */
+    SSE_BODY_BUDGET = 4194304,   /* bytes for bodies too large for the input buffer */
+    SSE_BODY_SLOTS_MIN = 4,      /* but at least this many of max_message bytes */
+    SSE_ORIGIN_BYTES = 512,      /* of a listed origin: it is echoed in answers */
+    SSE_REFUSED = 32,            /* refused connections that linger until the client has read why */
     SSE_LOG_LINE_BYTES = 512,
     SSE_LOG_PATH_BYTES = 256,    /* of a path in the access log */
     SSE_PROGRAM_BYTES = 2097152, /* the program itself, in the memory line */
@@ -368,6 +401,7 @@ enum {
     SSE_FRESH_MS = 1000,       /* a new connection counts as idle only after this */
     SSE_HEAD_MS = 10000,       /* first byte to end of head */
     SSE_BODY_MS = 30000,       /* end of head to end of body */
+    SSE_HANDSHAKE_MS = 10000,  /* a TLS handshake, from the accept on */
     SSE_ANSWER_MS = 30000,     /* an answer that nobody takes is abandoned */
     SSE_LOOK_MS = 300,         /* between looks for streams whose client has closed */
     SSE_FAREWELL_MS = 2000,    /* a stream's farewell that nobody takes is abandoned */
@@ -395,9 +429,12 @@ struct text {
     bool full;
 };
 
-/* A socket, plain or (one day) TLS. */
+/* A socket, and TLS over it if there is any. */
 struct transport {
     int fd;
+    bool failed;        /* TLS: nothing more can be said */
+    size_t allowance;   /* TLS: bytes that may be read from the socket, until further notice */
+    struct ssl_st *tls; /* OpenSSL's; NULL for a plain connection */
 };
 
 /* One user's newest messages: frames in a ring of bytes, oldest first. Positions count bytes ever
@@ -442,7 +479,7 @@ struct user {
     int64_t hold_until_ms;        /* [U] monotonic; 0 is no hold */
 };
 
-enum farewell { STAY, BYE_DISCONNECTED, BYE_STOPPING };
+enum farewell { STAY, BYE_DISCONNECTED, BYE_STOPPING, BYE_EXPIRED };
 
 /* A cursor into its user's log. Lives on its thread's stack. It stays linked while it is open; one
  * that is told to leave is unlinked at once, and its thread finishes writing what is due. */
@@ -463,6 +500,7 @@ struct stream {
     uint64_t seq;                /* [U] message to write next */
     uint32_t written;            /* [U] bytes of it that are already out */
     uint64_t until;              /* [U] sequence number where it ends; UINT64_MAX while open */
+    int64_t expires_ms;          /* [o] its token does, in Unix time; 0 for never */
     struct slice own;            /* [U] its own bytes, due before the log's */
 };
 
@@ -473,6 +511,8 @@ struct conn {
     atomic_llong idle_since_ms;  /* [a] monotonic */
     struct transport transport;  /* [C] changes hands; [o] used */
     bool is_fresh;               /* [o] no request yet: it is given a moment before it is idle */
+    bool is_ready;               /* [o] set up, its TLS too: requests may come */
+    bool is_misdirected;         /* [o] it speaks plain HTTP where HTTPS is spoken */
     int next_fd;                 /* [C] connection that this thread serves next; -1 is none */
     struct buffers *buffers;     /* [o] NULL while it is a stream */
     struct stream *stream;       /* [C] NULL while it speaks HTTP */
@@ -487,6 +527,7 @@ struct conn {
 struct route {
     const char *methods; /* "GET", "POST" or "GET|POST" */
     const char *path;    /* exact, or ending in "/{userId}" */
+    enum sse_access access;
     const char *summary;
     sse_handler handler;
     void *arg;
@@ -515,7 +556,10 @@ struct sse_server {
     bool on_loopback;         /* [I] the address is not reachable from elsewhere */
     int listener;             /* [I] */
     unsigned port;            /* [I] */
-    int stop_pipe[2];         /* [I] sse_stop writes, the accept loop reads */
+    struct ssl_ctx_st *tls;   /* [C] certificate and key, OpenSSL's; NULL without HTTPS */
+    int wake_pipe[2];         /* [I] the end of the accept loop's sleep */
+    atomic_bool stop_asked;   /* [a] by sse_stop() */
+    atomic_bool reload_asked; /* [a] by sse_reload() */
     atomic_bool stopping;     /* [a] */
 
     pthread_rwlock_t table_lock;
@@ -558,6 +602,14 @@ static int64_t now_ms(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* The date, which somebody may set. */
+static int64_t unix_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
@@ -788,16 +840,16 @@ static void text_http_date(struct text *t)
 
 /* ==== Transport =================================================================================
  *
- * The only calls that move bytes over a connection. None raises SIGPIPE. */
+ * The only calls that move bytes over a connection: a plain socket, or TLS over one. None raises
+ * SIGPIPE. Cryptography is OpenSSL's alone, and stands in the one conditional block of the file. */
 
 enum { IO_LATER = -1 }; /* nothing can be moved now */
 
-/* Reads at most len bytes. With `wait` it sleeps until there is something, at most SSE_IDLE_MS.
- * Returns the bytes read, 0 when the peer has closed or the connection failed, or IO_LATER. */
-static ssize_t transport_read(struct transport *t, void *to, size_t len, bool wait)
+/* Returns the bytes read, 0 when the peer has closed or the connection failed, or IO_LATER. */
+static ssize_t socket_read(int fd, void *to, size_t len, int flags)
 {
     for (;;) {
-        ssize_t n = recv(t->fd, to, len, wait ? 0 : MSG_DONTWAIT);
+        ssize_t n = recv(fd, to, len, flags);
         if (n >= 0)
             return n;
         if (errno == EAGAIN || errno == EWOULDBLOCK)
@@ -809,13 +861,13 @@ static ssize_t transport_read(struct transport *t, void *to, size_t len, bool wa
 
 /* Writes what fits without waiting. Returns the bytes written, 0 when the connection failed, or
  * IO_LATER. */
-static ssize_t transport_write(struct transport *t, struct iovec *parts, int count)
+static ssize_t socket_write(int fd, struct iovec *parts, int count)
 {
     struct msghdr message = {.msg_iov = parts};
     for (int i = 0; i < count; i++)
         message.msg_iovlen++; /* its type differs between C libraries */
     for (;;) {
-        ssize_t n = sendmsg(t->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t n = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n >= 0)
             return n;
         if (errno == EAGAIN || errno == EWOULDBLOCK)
@@ -825,10 +877,371 @@ static ssize_t transport_write(struct transport *t, struct iovec *parts, int cou
     }
 }
 
+#ifdef SSE_TLS
+
+#include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+
+enum {
+    TLS_IS_BUILT = 1,
+    TLS_PROGRAM_BYTES = 8388608, /* OpenSSL itself, in the memory line */
+    TLS_CONN_BYTES = 131072      /* and a connection's share: 14 KiB at rest, 90 in its handshake */
+};
+
+/* OpenSSL reads and writes through these two, which never wait. The first hands over no more than
+ * the transport's allowance: so a client can make OpenSSL hold little, and keep it busy briefly. */
+static int tls_bio_read(BIO *bio, char *to, int len)
+{
+    struct transport *t = BIO_get_data(bio);
+    size_t most = (size_t)len < t->allowance ? (size_t)len : t->allowance;
+    ssize_t n = most > 0 ? socket_read(t->fd, to, most, MSG_DONTWAIT) : IO_LATER;
+
+    BIO_clear_retry_flags(bio);
+    if (n == IO_LATER)
+        BIO_set_retry_read(bio);
+    else
+        t->allowance -= (size_t)n;
+    return (int)n;
+}
+
+static int tls_bio_write(BIO *bio, const char *bytes, int len)
+{
+    struct transport *t = BIO_get_data(bio);
+    struct iovec part = {(void *)bytes, (size_t)len};
+    ssize_t n = socket_write(t->fd, &part, 1);
+
+    BIO_clear_retry_flags(bio);
+    if (n == IO_LATER)
+        BIO_set_retry_write(bio);
+    return (int)n;
+}
+
+static long tls_bio_control(BIO *bio, int command, long number, void *pointer)
+{
+    (void)bio, (void)number, (void)pointer;
+    /* Nothing is kept here; and what is asked after a read that is not to be repeated, is it the end? */
+    return command == BIO_CTRL_FLUSH || command == BIO_CTRL_EOF;
+}
+
+/* The two as OpenSSL wants them: made once for the process, and kept. NULL without memory. */
+static BIO_METHOD *tls_bio_method(void)
+{
+    static _Atomic(BIO_METHOD *) kept;
+    BIO_METHOD *method = atomic_load(&kept), *before = NULL;
+
+    if (method)
+        return method;
+    method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "sse transport");
+    if (!method || !BIO_meth_set_read(method, tls_bio_read) ||
+        !BIO_meth_set_write(method, tls_bio_write) || !BIO_meth_set_ctrl(method, tls_bio_control)) {
+        BIO_meth_free(method);
+        return NULL;
+    }
+    if (atomic_compare_exchange_strong(&kept, &before, method))
+        return method;
+    BIO_meth_free(method); /* another server was quicker */
+    return before;
+}
+
+/* ALPN (RFC 7301): HTTP/1.1, or else 1.0; a client that speaks only others is told so. */
+static int tls_choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_len,
+                               const unsigned char *offers, unsigned offers_len, void *arg)
+{
+    static const unsigned char ours[] = "\x08http/1.1\x08http/1.0";
+    unsigned char *chosen;
+    (void)ssl, (void)arg;
+    if (SSL_select_next_proto(&chosen, out_len, ours, sizeof ours - 1, offers, offers_len) !=
+        OPENSSL_NPN_NEGOTIATED)
+        return SSL_TLSEXT_ERR_ALERT_FATAL;
+    *out = chosen;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+/* A key that is encrypted is not asked for at the terminal: it is refused. */
+static int tls_no_password(char *password, int size, int writes, void *arg)
+{
+    (void)password, (void)size, (void)writes, (void)arg;
+    return -1;
+}
+
+/* TLS 1.2 and 1.3, ephemeral keys and authenticated ciphers only; no renegotiation, no sessions kept
+ * here (clients keep their tickets). */
+static SSL_CTX *tls_new_context(void)
+{
+    SSL_CTX *context = SSL_CTX_new(TLS_server_method());
+
+    if (!context)
+        return NULL;
+    /* An end without close_notify is one, too: what HTTP says has its length, so that nothing can be
+     * cut off unnoticed. */
+    SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE |
+                                     SSL_OP_PRIORITIZE_CHACHA | SSL_OP_NO_COMPRESSION |
+                                     SSL_OP_IGNORE_UNEXPECTED_EOF);
+    SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
+                                  SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_alpn_select_cb(context, tls_choose_protocol, NULL);
+    SSL_CTX_set_default_passwd_cb(context, tls_no_password);
+    if (SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) == 1 &&
+        SSL_CTX_set_cipher_list(context, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1)
+        return context;
+    SSL_CTX_free(context);
+    return NULL;
+}
+
+/* Before all else of OpenSSL's. Threads may still run when the program exits: nothing is to be cleaned
+ * up under them. */
+static void tls_init(void)
+{
+    OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
+}
+
+/* Loads a certificate chain and its key into a new context, the caller's. SSE_OK, SSE_ENOMEM,
+ * SSE_ECERT or SSE_EKEY; errno is then that of the file, or 0 if it is the content that is wrong. */
+static int tls_load(const char *cert_file, const char *key_file, struct ssl_ctx_st **out)
+{
+    SSL_CTX *context = tls_bio_method() ? tls_new_context() : NULL;
+    int code = SSE_OK;
+
+    ERR_clear_error();
+    errno = 0;
+    if (!context)
+        code = SSE_ENOMEM;
+    else if (SSL_CTX_use_certificate_chain_file(context, cert_file) != 1)
+        code = SSE_ECERT;
+    else if (SSL_CTX_use_PrivateKey_file(context, key_file, SSL_FILETYPE_PEM) != 1 ||
+             SSL_CTX_check_private_key(context) != 1)
+        code = SSE_EKEY;
+    unsigned long error = ERR_peek_error();
+    errno = ERR_SYSTEM_ERROR(error) ? ERR_GET_REASON(error) : 0;
+    if (code != SSE_OK && ERR_GET_REASON(error) == ERR_R_MALLOC_FAILURE)
+        code = SSE_ENOMEM;
+    if (code != SSE_OK) {
+        SSL_CTX_free(context);
+        context = NULL;
+    }
+    *out = context;
+    return code;
+}
+
+static void tls_free(struct ssl_ctx_st *context)
+{
+    SSL_CTX_free(context);
+}
+
+static struct ssl_ctx_st *tls_share(struct ssl_ctx_st *context)
+{
+    return context && SSL_CTX_up_ref(context) == 1 ? context : NULL;
+}
+
+/* Puts TLS over the socket: next comes the handshake. False without memory. */
+static bool tls_start(struct transport *t, struct ssl_ctx_st *context)
+{
+    SSL *ssl = SSL_new(context);
+    BIO *bio = ssl ? BIO_new(tls_bio_method()) : NULL;
+
+    if (!bio) {
+        SSL_free(ssl);
+        return false;
+    }
+    BIO_set_data(bio, t);
+    BIO_set_init(bio, 1);
+    SSL_set_bio(ssl, bio, bio);
+    SSL_set_accept_state(ssl);
+    t->tls = ssl;
+    t->allowance = SSE_HANDSHAKE_BYTES;
+    return true;
+}
+
+/* What the last call on the connection that did not succeed means. */
+static ssize_t tls_result(struct transport *t, int returned)
+{
+    int error = SSL_get_error(t->tls, returned);
+    if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE)
+        return IO_LATER;
+    t->failed = error != SSL_ERROR_ZERO_RETURN; /* else the peer said that it was the end */
+    return 0;
+}
+
+/* Goes on with the handshake as far as it can without waiting. 1 when it is done, 0 if it failed, or
+ * IO_LATER. */
+static ssize_t tls_handshake(struct transport *t)
+{
+    ERR_clear_error();
+    int returned = SSL_accept(t->tls);
+    ssize_t result = returned == 1 ? 1 : tls_result(t, returned);
+    if (result == IO_LATER && SSL_want_read(t->tls) && t->allowance == 0)
+        return 0; /* no client has that much to say */
+    return result;
+}
+
+/* The event that a handshake waits for. */
+static short tls_wants(const struct transport *t)
+{
+    return SSL_want_write(t->tls) ? POLLOUT : POLLIN;
+}
+
+/* Is there input that poll() cannot see, since it is decrypted already? */
+static bool tls_has_input(const struct transport *t)
+{
+    return SSL_pending(t->tls) > 0;
+}
+
+static ssize_t tls_read(struct transport *t, void *to, size_t len)
+{
+    size_t n;
+    ERR_clear_error();
+    t->allowance = SSE_RECORD_BYTES;
+    int returned = SSL_read_ex(t->tls, to, len, &n);
+    return returned == 1 ? (ssize_t)n : tls_result(t, returned);
+}
+
+/* A record that is encrypted but did not fit the socket stays with OpenSSL, and does not count as
+ * written. The next call must begin with the same bytes, as every caller's does: they go on from
+ * what was counted. */
+static ssize_t tls_write(struct transport *t, struct iovec *parts, int count)
+{
+    size_t total = 0;
+
+    ERR_clear_error();
+    for (int i = 0; i < count; i++) {
+        const char *at = parts[i].iov_base;
+        for (size_t left = parts[i].iov_len, n; left > 0; left -= n, at += n, total += n) {
+            int returned = SSL_write_ex(t->tls, at, left, &n);
+            if (returned != 1) {
+                ssize_t result = tls_result(t, returned);
+                return total > 0 ? (ssize_t)total : result;
+            }
+        }
+    }
+    return (ssize_t)total;
+}
+
+/* Says that nothing more will come (close_notify), unless the connection failed. */
+static void tls_say_end(struct transport *t)
+{
+    ERR_clear_error();
+    if (!t->failed && SSL_is_init_finished(t->tls) &&
+        !(SSL_get_shutdown(t->tls) & SSL_SENT_SHUTDOWN))
+        SSL_shutdown(t->tls);
+}
+
+static void tls_end(struct transport *t)
+{
+    SSL_free(t->tls);
+    t->tls = NULL;
+    t->failed = false;
+}
+
+/* HMAC with SHA-256 (RFC 2104). False without memory. */
+static bool hmac_sha256(struct slice key, struct slice message, unsigned char mac[32])
+{
+    unsigned len = 0;
+    return HMAC(EVP_sha256(), key.at, (int)key.len, (const unsigned char *)message.at, message.len,
+                mac, &len) != NULL &&
+           len == 32;
+}
+
+/* In the same time wherever they differ. */
+static bool mac_is(const unsigned char mac[32], const char *other)
+{
+    return CRYPTO_memcmp(mac, other, 32) == 0;
+}
+
+#else /* without OpenSSL: sse_create() refuses what would need it, and none of this is reached */
+
+enum { TLS_IS_BUILT = 0, TLS_PROGRAM_BYTES = 0, TLS_CONN_BYTES = 0 };
+
+static void tls_init(void)
+{
+}
+
+static int tls_load(const char *cert_file, const char *key_file, struct ssl_ctx_st **out)
+{
+    (void)cert_file, (void)key_file, (void)out;
+    return SSE_ENOTLS;
+}
+
+static void tls_free(struct ssl_ctx_st *context)
+{
+    (void)context;
+}
+
+static struct ssl_ctx_st *tls_share(struct ssl_ctx_st *context)
+{
+    return context;
+}
+
+static bool tls_start(struct transport *t, struct ssl_ctx_st *context)
+{
+    (void)t, (void)context;
+    return false;
+}
+
+static ssize_t tls_handshake(struct transport *t)
+{
+    (void)t;
+    return 0;
+}
+
+static short tls_wants(const struct transport *t)
+{
+    (void)t;
+    return POLLIN;
+}
+
+static bool tls_has_input(const struct transport *t)
+{
+    (void)t;
+    return false;
+}
+
+static ssize_t tls_read(struct transport *t, void *to, size_t len)
+{
+    (void)t, (void)to, (void)len;
+    return 0;
+}
+
+static ssize_t tls_write(struct transport *t, struct iovec *parts, int count)
+{
+    (void)t, (void)parts, (void)count;
+    return 0;
+}
+
+static void tls_say_end(struct transport *t)
+{
+    (void)t;
+}
+
+static void tls_end(struct transport *t)
+{
+    (void)t;
+}
+
+static bool hmac_sha256(struct slice key, struct slice message, unsigned char mac[32])
+{
+    (void)key, (void)message, (void)mac;
+    return false;
+}
+
+static bool mac_is(const unsigned char mac[32], const char *other)
+{
+    (void)mac, (void)other;
+    return false;
+}
+
+#endif
+
 /* Waits for events until the deadline. False if there were none. */
 static bool transport_wait(struct transport *t, short events, int64_t deadline_ms)
 {
     struct pollfd p = {.fd = t->fd, .events = events};
+    if (t->tls && (events & POLLIN) && tls_has_input(t))
+        return true;
     for (;;) {
         int64_t left = deadline_ms - now_ms();
         int n = poll(&p, 1, left > 0 ? (int)left : 0);
@@ -837,6 +1250,27 @@ static bool transport_wait(struct transport *t, short events, int64_t deadline_m
         if (n == 0 || errno != EINTR)
             return false;
     }
+}
+
+/* Reads at most len bytes. With `wait` it sleeps until there is something, at most SSE_IDLE_MS.
+ * Returns the bytes read, 0 when the peer has closed or the connection failed, or IO_LATER. */
+static ssize_t transport_read(struct transport *t, void *to, size_t len, bool wait)
+{
+    if (!t->tls)
+        return socket_read(t->fd, to, len, wait ? 0 : MSG_DONTWAIT);
+    int64_t deadline = wait ? now_ms() + SSE_IDLE_MS : 0;
+    for (;;) {
+        ssize_t n = tls_read(t, to, len);
+        if (n != IO_LATER || !wait || !transport_wait(t, POLLIN, deadline))
+            return n;
+    }
+}
+
+/* Writes what fits without waiting. Returns the bytes written, 0 when the connection failed, or
+ * IO_LATER. */
+static ssize_t transport_write(struct transport *t, struct iovec *parts, int count)
+{
+    return t->tls ? tls_write(t, parts, count) : socket_write(t->fd, parts, count);
 }
 
 /* Writes all of it, waiting for the peer until the deadline. False if it could not. */
@@ -862,12 +1296,35 @@ static void transport_linger(struct transport *t)
 {
     char sink[512];
     int64_t deadline = now_ms() + SSE_LINGER_MS;
+    struct pollfd on = {.fd = t->fd, .events = POLLIN};
 
+    if (t->tls)
+        tls_say_end(t);
     if (shutdown(t->fd, SHUT_WR) != 0)
         return;
-    while (transport_wait(t, POLLIN, deadline) && transport_read(t, sink, sizeof sink, false))
-        if (now_ms() >= deadline)
+    /* What comes is dropped as it is: nobody needs to decrypt it. */
+    for (int64_t left; (left = deadline - now_ms()) > 0 && poll(&on, 1, (int)left) > 0;)
+        if (socket_read(t->fd, sink, sizeof sink, MSG_DONTWAIT) == 0)
             return;
+}
+
+/* Shakes hands over a socket that has none of it yet. False if that failed, or took too long. */
+static bool transport_secure(struct transport *t, struct ssl_ctx_st *context, int64_t deadline_ms)
+{
+    ssize_t n = tls_start(t, context) ? IO_LATER : 0;
+    while (n == IO_LATER)
+        if ((n = tls_handshake(t)) == IO_LATER && !transport_wait(t, tls_wants(t), deadline_ms))
+            return false;
+    return n > 0;
+}
+
+/* Ends TLS, if there is any; the socket stays open. */
+static void transport_end(struct transport *t)
+{
+    if (!t->tls)
+        return;
+    tls_say_end(t);
+    tls_end(t);
 }
 
 /* A new connection, or -1. It is not for the programs that one around us may start. */
@@ -936,9 +1393,10 @@ struct http_request {
     struct slice method, target, path;
     struct slice query;     /* without its `?`; at is NULL if there is none */
     struct slice authority; /* whom the client asked: of an absolute-form target, or Host */
-    struct slice host, origin, sec_fetch_site, last_event_id, expect; /* fields, once each */
-    int minor;                                                        /* HTTP/1.minor, 0 or 1 */
-    bool wants_close, wants_keep_alive;                               /* Connection */
+    /* fields, once each */
+    struct slice host, origin, sec_fetch_site, last_event_id, expect, authorization, cookie;
+    int minor;                          /* HTTP/1.minor, 0 or 1 */
+    bool wants_close, wants_keep_alive; /* Connection */
     bool has_codings; /* Transfer-Encoding given; then either chunked is the last ... */
     bool chunked;
     bool unknown_coding;     /* ... and something else may come before it */
@@ -1187,7 +1645,9 @@ static int http_parse_field(struct slice line, struct http_request *r)
                 {"origin", &r->origin},
                 {"sec-fetch-site", &r->sec_fetch_site},
                 {"last-event-id", &r->last_event_id},
-                {"expect", &r->expect}};
+                {"expect", &r->expect},
+                {"authorization", &r->authorization},
+                {"cookie", &r->cookie}};
 
     if (!value.at || !http_is_token(name))
         return http_refuse(r, 400, "a field must read NAME: VALUE, on one line, no space in NAME");
@@ -1525,6 +1985,420 @@ static const char *origin_objection(const struct sse_server *server, const struc
         !slice_is(r->sec_fetch_site, "none"))
         return "another site's page may not use this server; --cors would list its origin";
     return NULL;
+}
+
+/* ==== Tokens ====================================================================================
+ *
+ * Who may do what, where --auth-secret asks for it: a JSON Web Token (RFC 7519), signed with HMAC and
+ * SHA-256 by whoever knows the secret. The signature is checked before anything inside is read, so
+ * strangers learn one thing only: not valid. The JSON is read strictly and in place, and nothing in
+ * it may be ambiguous: no name twice, no claim of another type than it should have. */
+
+struct token {
+    struct slice subject; /* `sub`; at is NULL without one */
+    bool publishes;       /* its scope holds sse:publish */
+    bool administers;     /* its scope holds sse:admin */
+    int64_t expires_ms;   /* Unix time */
+};
+
+/* Decodes base64url without padding (RFC 4648 section 5) in place. Returns the decoded length, or -1:
+ * bits left over at the end must be zero, so that there is one way only to write it. */
+static int base64url_decode(char *at, size_t len)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    unsigned bits = 0, have = 0;
+    int n = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        const char *digit = at[i] ? strchr(digits, at[i]) : NULL;
+        if (!digit)
+            return -1;
+        bits = (bits << 6 | (unsigned)(digit - digits)) & 0xFFF;
+        have += 6;
+        if (have >= 8) {
+            have -= 8;
+            at[n++] = (char)(bits >> have);
+        }
+    }
+    return have == 6 || (bits & ((1U << have) - 1)) ? -1 : n;
+}
+
+/* What is left of a JSON text (RFC 8259). */
+struct json {
+    char *at, *end;
+};
+
+/* A member of an object: its name and value. Of a string the value is what it stands for; of all
+ * else, as it was written. `kind` is the value's first byte, and '0' for a number. */
+struct member {
+    struct slice name, value;
+    char kind;
+};
+
+static void json_skip_space(struct json *j)
+{
+    while (j->at < j->end && (*j->at == ' ' || *j->at == '\t' || *j->at == '\n' || *j->at == '\r'))
+        j->at++;
+}
+
+/* Takes the next byte if it is this one. */
+static bool json_take(struct json *j, char c)
+{
+    bool there = j->at < j->end && *j->at == c;
+    j->at += there;
+    return there;
+}
+
+/* Four hexadecimal digits. -1 if they are none. */
+static int json_hex(struct json *j)
+{
+    int value = 0;
+    for (int i = 0; i < 4; i++) {
+        int digit = j->at < j->end ? hex_digit(*j->at++) : -1;
+        if (digit < 0)
+            return -1;
+        value = value * 16 + digit;
+    }
+    return value;
+}
+
+/* What follows a \u, as UTF-8 at `to`, which the escape was longer than. Returns its length, or 0 for
+ * half of a surrogate pair. */
+static size_t json_unicode(struct json *j, char *to)
+{
+    long c = json_hex(j);
+
+    if (c >= 0xD800 && c <= 0xDBFF) {
+        int low = json_take(j, '\\') && json_take(j, 'u') ? json_hex(j) : -1;
+        c = low >= 0xDC00 && low <= 0xDFFF ? 0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00) : -1;
+    }
+    if (c < 0 || (c >= 0xDC00 && c <= 0xDFFF))
+        return 0;
+    size_t len = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    for (size_t i = len; i-- > 1; c >>= 6)
+        to[i] = (char)(0x80 | (c & 0x3F));
+    static const unsigned char lead[] = {0, 0, 0xC0, 0xE0, 0xF0};
+    to[0] = (char)(lead[len] | c);
+    return len;
+}
+
+/* A string, decoded over itself: it never grows. */
+static bool json_take_string(struct json *j, struct slice *value)
+{
+    static const char letters[] = "bfnrt\"\\/", meant[] = "\b\f\n\r\t\"\\/";
+    char *to;
+
+    if (!json_take(j, '"'))
+        return false;
+    for (value->at = to = j->at; j->at < j->end;) {
+        char c = *j->at++;
+        const char *letter;
+        if (c == '"') {
+            value->len = (size_t)(to - value->at);
+            return true;
+        }
+        if ((unsigned char)c < 0x20)
+            return false;
+        if (c != '\\') {
+            *to++ = c;
+            continue;
+        }
+        c = j->at < j->end ? *j->at++ : 0;
+        size_t n = c == 'u' ? json_unicode(j, to) : 1;
+        letter = c && c != 'u' ? strchr(letters, c) : NULL;
+        if (n == 0 || (c != 'u' && !letter))
+            return false;
+        if (letter)
+            *to = meant[letter - letters];
+        to += n;
+    }
+    return false;
+}
+
+static bool json_take_digits(struct json *j)
+{
+    const char *from = j->at;
+    while (j->at < j->end && *j->at >= '0' && *j->at <= '9')
+        j->at++;
+    return j->at > from;
+}
+
+/* RFC 8259 section 6: no leading zeros, digits around the point. */
+static bool json_take_number(struct json *j)
+{
+    json_take(j, '-');
+    if (!json_take(j, '0') && !json_take_digits(j))
+        return false;
+    if (json_take(j, '.') && !json_take_digits(j))
+        return false;
+    if (!json_take(j, 'e') && !json_take(j, 'E'))
+        return true;
+    return (json_take(j, '+') || json_take(j, '-') || true) && json_take_digits(j);
+}
+
+static bool json_take_word(struct json *j, const char *word)
+{
+    size_t len = strlen(word);
+    bool there = (size_t)(j->end - j->at) >= len && memcmp(j->at, word, len) == 0;
+    j->at += there ? len : 0;
+    return there;
+}
+
+/* Takes any value, of which arrays and objects may lie `depth` deep. */
+static bool json_take_value(struct json *j, unsigned depth)
+{
+    struct slice ignored;
+    char first = j->at < j->end ? *j->at : 0, last = first == '{' ? '}' : ']';
+
+    if (first == '"')
+        return json_take_string(j, &ignored);
+    if (first != '{' && first != '[')
+        return json_take_word(j, "true") || json_take_word(j, "false") ||
+               json_take_word(j, "null") || json_take_number(j);
+    if (depth == 0)
+        return false;
+    j->at++;
+    json_skip_space(j);
+    if (json_take(j, last))
+        return true;
+    do {
+        json_skip_space(j);
+        if (first == '{') {
+            if (!json_take_string(j, &ignored))
+                return false;
+            json_skip_space(j);
+            if (!json_take(j, ':'))
+                return false;
+            json_skip_space(j);
+        }
+        if (!json_take_value(j, depth - 1))
+            return false;
+        json_skip_space(j);
+    } while (json_take(j, ','));
+    return json_take(j, last);
+}
+
+/* A member of the outermost object. */
+static bool json_take_member(struct json *j, struct member *m)
+{
+    json_skip_space(j);
+    if (!json_take_string(j, &m->name))
+        return false;
+    json_skip_space(j);
+    if (!json_take(j, ':'))
+        return false;
+    json_skip_space(j);
+    char *from = j->at;
+    m->kind = from < j->end ? *from : 0;
+    if (m->kind == '-' || (m->kind >= '0' && m->kind <= '9'))
+        m->kind = '0';
+    if (m->kind == '"')
+        return json_take_string(j, &m->value);
+    if (!json_take_value(j, SSE_JSON_DEPTH))
+        return false;
+    m->value = (struct slice){from, (size_t)(j->at - from)};
+    return true;
+}
+
+/* Reads an object that is all of the text. Returns its members' number, or -1: it is not well-formed,
+ * has more than `max` members, or one name twice. */
+static int json_read_object(char *at, size_t len, struct member *members, int max)
+{
+    struct json j = {at, at + len};
+    int n = 0;
+
+    if (!text_is_utf8(at, len))
+        return -1;
+    json_skip_space(&j);
+    if (!json_take(&j, '{'))
+        return -1;
+    json_skip_space(&j);
+    if (!json_take(&j, '}')) {
+        do {
+            if (n == max || !json_take_member(&j, &members[n]))
+                return -1;
+            for (int i = 0; i < n; i++)
+                if (members[i].name.len == members[n].name.len &&
+                    memcmp(members[i].name.at, members[n].name.at, members[n].name.len) == 0)
+                    return -1;
+            n++;
+            json_skip_space(&j);
+        } while (json_take(&j, ','));
+        if (!json_take(&j, '}'))
+            return -1;
+    }
+    json_skip_space(&j);
+    return j.at == j.end ? n : -1;
+}
+
+/* The member of that name. Its kind is 0 if there is none. */
+static struct member member_find(const struct member *members, int count, const char *name)
+{
+    for (int i = 0; i < count; i++)
+        if (slice_is(members[i].name, name))
+            return members[i];
+    return (struct member){.kind = 0};
+}
+
+/* A NumericDate (RFC 7519 section 2) in milliseconds. False if it is none, or written with an
+ * exponent, as nobody does. */
+static bool token_date(struct member m, int64_t *ms)
+{
+    struct slice fraction = m.value, whole = slice_cut(&fraction, '.');
+    uint64_t seconds;
+
+    *ms = INT64_MAX;
+    if (m.kind != '0' || memchr(m.value.at, 'e', m.value.len) ||
+        memchr(m.value.at, 'E', m.value.len))
+        return false;
+    if (whole.at[0] == '-') {
+        *ms = -1; /* before 1970: long ago */
+    } else if (text_number(whole, (uint64_t)INT64_MAX / 1000 - 1, &seconds)) {
+        *ms = (int64_t)seconds * 1000;
+        for (size_t i = 0, worth = 100; i < fraction.len && worth > 0; i++, worth /= 10)
+            *ms += (fraction.at[i] - '0') * (int64_t)worth;
+    }
+    return true;
+}
+
+/* RFC 7515 section 4.1: HS256, and nothing that would have to be understood. */
+static bool token_header_is_valid(char *at, size_t len)
+{
+    struct member members[SSE_JSON_MEMBERS];
+    int n = json_read_object(at, len, members, SSE_JSON_MEMBERS);
+    struct member alg = member_find(members, n, "alg"), typ = member_find(members, n, "typ");
+    bool typed = typ.kind == 0 || (typ.kind == '"' && (slice_is_nocase(typ.value, "JWT") ||
+                                                       slice_is_nocase(typ.value, "at+jwt")));
+    return n > 0 && alg.kind == '"' && slice_is(alg.value, "HS256") && typed &&
+           member_find(members, n, "crit").kind == 0;
+}
+
+/* Why the claims make no valid token (RFC 7519 section 4.1), or NULL. */
+static const char *token_claims(char *at, size_t len, int64_t now, struct token *token)
+{
+    struct member members[SSE_JSON_MEMBERS];
+    int n = json_read_object(at, len, members, SSE_JSON_MEMBERS);
+    struct member sub = member_find(members, n, "sub"), scope = member_find(members, n, "scope");
+    struct member exp = member_find(members, n, "exp"), nbf = member_find(members, n, "nbf");
+    int64_t not_before = 0;
+
+    if (n < 0)
+        return "the token's claims are not a JSON object in which every name comes once";
+    if (member_find(members, n, "aud").kind)
+        return "the token is for an audience (aud), and this server has no name as one";
+    if ((sub.kind && sub.kind != '"') || (scope.kind && scope.kind != '"'))
+        return "the token's sub and scope must be strings";
+    if (!token_date(exp, &token->expires_ms) || (nbf.kind && !token_date(nbf, &not_before)))
+        return "the token must have an exp, and it and nbf must be numbers of seconds";
+    if (token->expires_ms <= now)
+        return "the token has expired";
+    if (not_before > now)
+        return "the token is not valid yet";
+    token->subject = sub.value;
+    for (struct slice rest = scope.value; rest.at;) {
+        struct slice word = slice_cut(&rest, ' ');
+        token->publishes |= slice_is(word, "sse:publish");
+        token->administers |= slice_is(word, "sse:admin");
+    }
+    return NULL;
+}
+
+/* Checks a token and reads it, decoding it over itself. SSE_OK; SSE_EINVAL, with *why; SSE_ENOMEM. */
+static int token_read(const struct sse_config *config, char *at, size_t len, int64_t now,
+                      struct token *token, const char **why)
+{
+    struct slice signature = {at, len}, header = slice_cut(&signature, '.');
+    struct slice claims = slice_cut(&signature, '.');
+    struct slice secret = {config->auth_secret, config->auth_secret_len};
+    unsigned char mac[32];
+
+    *token = (struct token){.publishes = false};
+    *why = "the token is not a JSON Web Token that is signed with HS256 and this server's secret";
+    if (!signature.at || memchr(signature.at, '.', signature.len))
+        return SSE_EINVAL;
+    char *header_at = at, *claims_at = at + header.len + 1, *mac_at = claims_at + claims.len + 1;
+    if (!hmac_sha256(secret, (struct slice){at, header.len + 1 + claims.len}, mac))
+        return SSE_ENOMEM;
+    if (base64url_decode(mac_at, signature.len) != sizeof mac || !mac_is(mac, mac_at))
+        return SSE_EINVAL;
+    int header_len = base64url_decode(header_at, header.len);
+    int claims_len = base64url_decode(claims_at, claims.len);
+    if (header_len < 0 || claims_len < 0 || !token_header_is_valid(header_at, (size_t)header_len))
+        return SSE_EINVAL;
+    *why = token_claims(claims_at, (size_t)claims_len, now, token);
+    return *why ? SSE_EINVAL : SSE_OK;
+}
+
+/* The cookie of that name (RFC 6265 section 4.2.1), or absent. */
+static struct slice cookie_find(struct slice cookies, const char *name)
+{
+    while (cookies.at) {
+        struct slice value = slice_trim(slice_cut(&cookies, ';')), key = slice_cut(&value, '=');
+        if (value.at && slice_is(key, name))
+            return value;
+    }
+    return (struct slice){NULL, 0};
+}
+
+/* Copies the request's token to `to`, of SSE_TOKEN_BYTES: that of Authorization (RFC 6750 section 2.1;
+ * another scheme there is none of ours), or else of the query, or else the cookie. Returns its length,
+ * or sets *why. */
+static int token_find(const struct http_request *r, char *to, const char **why)
+{
+    struct slice bearer = r->authorization, scheme = slice_cut(&bearer, ' ');
+    struct slice found = slice_is_nocase(scheme, "Bearer") ? bearer : (struct slice){NULL, 0};
+
+    *why = NULL;
+    if (slice_is_nocase(scheme, "Bearer")) {
+        found = slice_trim(found.at ? found : slice_of(""));
+    } else {
+        int n = http_query(r->query, "access_token", to, SSE_TOKEN_BYTES);
+        if (n > 0)
+            return n;
+        if (n < 0)
+            *why = "the access_token of the query is too long, or escaped wrongly";
+        found = cookie_find(r->cookie, "sse_token");
+    }
+    if (!*why && !found.at)
+        *why =
+            "this takes a token, as Authorization: Bearer TOKEN, as ?access_token=TOKEN or as the "
+            "cookie sse_token";
+    if (!*why && found.len > SSE_TOKEN_BYTES)
+        *why = "the token is too long";
+    if (!*why && found.len > 0)
+        memcpy(to, found.at, found.len);
+    return (int)found.len;
+}
+
+static bool token_allows(const struct token *token, const struct route *route, struct slice user)
+{
+    struct slice subject = token->subject;
+    switch (route->access) {
+    case SSE_ANYONE:
+        return true;
+    case SSE_SUBJECT:
+        return token->administers || !strchr(route->path, '{') ||
+               (subject.at && subject.len == user.len &&
+                memcmp(subject.at, user.at, user.len) == 0);
+    case SSE_PUBLISHER:
+        return token->administers || token->publishes;
+    case SSE_ADMIN:
+        break;
+    }
+    return token->administers;
+}
+
+static const char *token_lacks(const struct route *route)
+{
+    switch (route->access) {
+    case SSE_SUBJECT:
+        return "the token is not this user's: its sub must be the user id, or its scope hold "
+               "sse:admin";
+    case SSE_PUBLISHER:
+        return "the token's scope must hold sse:publish or sse:admin";
+    default:
+        return "the token's scope must hold sse:admin";
+    }
 }
 
 /* ==== Users =====================================================================================
@@ -2170,7 +3044,7 @@ static void stream_farewell(struct sse_server *server, const struct stream *s, s
 {
     if (s->bye == BYE_DISCONNECTED)
         text_print(t, "event: disconnected\ndata: User '%s' disconnected\n\n", s->user->name);
-    else
+    else if (s->bye == BYE_STOPPING)
         text_print(t, "retry: %" PRIu64 "\n\n", retry_spread(server));
 }
 
@@ -2180,6 +3054,17 @@ struct stream_course {
     int64_t give_up_ms; /* when a farewell that nobody takes is abandoned; 0 before it is due */
     struct text farewell;
 };
+
+/* Tells a stream to leave, after what it is due up to now. */
+static void stream_dismiss_locked(struct sse_server *server, struct stream *s, enum farewell bye)
+{
+    s->bye = bye;
+    s->until = s->user->log.next;
+    stream_unlink_locked(server, s);
+    stream_list_add(&s->user->leaving, s);
+    s->leaving = true;
+    stream_wake_locked(s);
+}
 
 /* One turn of the stream's thread: writes what is due. False when the stream is over. At every
  * heartbeat something is written, so a peer that vanished without a word has left one unanswered for
@@ -2196,6 +3081,8 @@ static bool stream_turn_locked(struct sse_server *server, struct stream *s,
         bool late = now - course->beat_ms >= interval; /* the machine slept: start over */
         course->beat_ms = (late ? now : course->beat_ms) + interval;
     }
+    if (s->bye == STAY && s->expires_ms && s->expires_ms <= unix_ms())
+        stream_dismiss_locked(server, s, BYE_EXPIRED);
     stream_flush_locked(server, s);
     if (beat && transport_is_silent(s->transport, (unsigned)interval / 4 * 7))
         s->gone = true;
@@ -2230,6 +3117,8 @@ static bool stream_drop_input(struct stream *s)
 static bool stream_sleep_locked(struct stream *s, const struct stream_course *course)
 {
     int64_t left = (course->give_up_ms ? course->give_up_ms : course->beat_ms) - now_ms();
+    if (s->bye == STAY && s->expires_ms && s->expires_ms - unix_ms() < left)
+        left = s->expires_ms - unix_ms(); /* anew at each turn: somebody may set that clock */
     struct timespec until = time_in(left > 0 ? left : 0);
     bool heard;
 
@@ -2465,15 +3354,8 @@ int sse_broadcast(struct sse_server *server, const char *event, const char *data
 /* Tells all streams of a user to leave, after what they are due up to now. */
 static void user_dismiss_locked(struct sse_server *server, struct user *user, enum farewell bye)
 {
-    while (user->streams) {
-        struct stream *s = user->streams;
-        s->bye = bye;
-        s->until = user->log.next;
-        stream_unlink_locked(server, s);
-        stream_list_add(&user->leaving, s);
-        s->leaving = true;
-        stream_wake_locked(s);
-    }
+    while (user->streams)
+        stream_dismiss_locked(server, user->streams, bye);
 }
 
 int sse_disconnect(struct sse_server *server, const char *user, unsigned hold_s)
@@ -2550,6 +3432,7 @@ struct sse_exchange {
     bool close;         /* the connection ends with this answer */
     bool lost;          /* the client no longer takes the answer */
     bool chunked;       /* the head is out, the body follows in chunks */
+    int64_t expires_ms; /* its token does, in Unix time; 0 without one */
     const char *type;   /* Content-Type */
     struct text answer; /* body so far, or since the last chunk */
 };
@@ -2702,6 +3585,8 @@ static void answer_head(struct sse_exchange *x, int status, int64_t length)
         text_print(t, "Connection: %s\r\n", x->close ? "close" : "keep-alive");
     if (status == 503 || status == 429)
         text_print(t, "Retry-After: %d\r\n", SSE_RETRY_AFTER_S);
+    if (status == 401)
+        text_string(t, "WWW-Authenticate: Bearer\r\n");
     if (status == 405 || x->is_options) {
         text_string(t, "Allow: ");
         answer_methods(t, x->route);
@@ -3103,6 +3988,29 @@ static int exchange_user(struct sse_exchange *x)
     return 0;
 }
 
+/* Where tokens are required: does the request carry one, and for this? What a user may do goes by
+ * the token's `sub`. 0 to go on, or the status. */
+static int exchange_authorize(struct sse_exchange *x)
+{
+    const struct sse_config *config = &x->server->config;
+    char *at = x->conn->buffers->scratch; /* free until there is an answer */
+    struct token token;
+    const char *why = NULL;
+    int len = token_find(&x->request, at, &why);
+    int code = why ? SSE_EINVAL : token_read(config, at, (size_t)len, unix_ms(), &token, &why);
+
+    if (code == SSE_ENOMEM)
+        return sse_fail(x, 503, "the server has run out of memory");
+    if (code != SSE_OK)
+        return sse_fail(x, 401, "%s", why);
+    int status = exchange_user(x);
+    if (status)
+        return status;
+    x->expires_ms = token.expires_ms;
+    struct slice user = {x->user, x->user_len};
+    return token_allows(&token, x->route, user) ? 0 : sse_fail(x, 403, "%s", token_lacks(x->route));
+}
+
 /* Everything that can be answered from the head alone. 0 to go on, or the status. */
 static int exchange_check(struct sse_exchange *x)
 {
@@ -3123,7 +4031,8 @@ static int exchange_check(struct sse_exchange *x)
         return sse_fail(x, 405, "this path takes %s", x->route->methods);
     if (x->route->is_private && (objection = origin_objection(x->server, r)))
         return sse_fail(x, 403, "%s", objection);
-    return exchange_user(x);
+    bool guarded = x->server->config.auth_secret && x->route->access != SSE_ANYONE;
+    return guarded ? exchange_authorize(x) : exchange_user(x);
 }
 
 /* The words for a verdict that came without any. */
@@ -3259,20 +4168,23 @@ static int handle_health(struct sse_exchange *x, void *arg);
 #define DEMO    .is_private = true, .is_demo = true, .takes_time = true
 
 static const struct route ROUTES[] = {
-    {"GET", "/sse/connect/{userId}", "opens the user's event stream", handle_connect, PRIVATE,
-     .is_stream = true},
-    {"GET|POST", "/sse/disconnect/{userId}", "closes all of the user's streams", handle_disconnect,
-     PRIVATE},
-    {"POST", "/sse/send/{userId}", "sends the body as one message", handle_send, MESSAGE,
-     .gathers = true},
-    {"POST", "/sse/broadcast", "sends the body to every known user", handle_broadcast, MESSAGE},
-    {"GET", "/sse/status/{userId}", "tells whether the user is Connected", handle_status, PRIVATE},
-    {"GET", "/sse/users", "tells the same of every known user", handle_users, PRIVATE},
-    {"GET|POST", "/sse/task/{userId}", "ten steps of one second, a message after each", handle_task,
-     DEMO},
-    {"GET|POST", "/sse/task-with-obj/{userId}", "counts down, then sends an object",
+    {"GET", "/sse/connect/{userId}", SSE_SUBJECT, "opens the user's event stream", handle_connect,
+     PRIVATE, .is_stream = true},
+    {"GET|POST", "/sse/disconnect/{userId}", SSE_SUBJECT, "closes all of the user's streams",
+     handle_disconnect, PRIVATE},
+    {"POST", "/sse/send/{userId}", SSE_PUBLISHER, "sends the body as one message", handle_send,
+     MESSAGE, .gathers = true},
+    {"POST", "/sse/broadcast", SSE_PUBLISHER, "sends the body to every known user",
+     handle_broadcast, MESSAGE},
+    {"GET", "/sse/status/{userId}", SSE_SUBJECT, "tells whether the user is Connected",
+     handle_status, PRIVATE},
+    {"GET", "/sse/users", SSE_ADMIN, "tells the same of every known user", handle_users, PRIVATE},
+    {"GET|POST", "/sse/task/{userId}", SSE_PUBLISHER,
+     "ten steps of one second, a message after each", handle_task, DEMO},
+    {"GET|POST", "/sse/task-with-obj/{userId}", SSE_PUBLISHER, "counts down, then sends an object",
      handle_task_with_obj, DEMO},
-    {"GET", "/health", "tells that the server is up", handle_health, .is_private = false},
+    {"GET", "/health", SSE_ANYONE, "tells that the server is up", handle_health,
+     .is_private = false},
 };
 
 #undef PRIVATE
@@ -3330,8 +4242,8 @@ static bool route_path_is_valid(const char *path)
            (!path[fixed] || (path[fixed - 1] == '/' && strcmp(path + fixed, "{userId}") == 0));
 }
 
-int sse_route(struct sse_server *server, const char *methods, const char *path, const char *summary,
-              sse_handler handler, void *arg)
+int sse_route(struct sse_server *server, const char *methods, const char *path,
+              enum sse_access access, const char *summary, sse_handler handler, void *arg)
 {
     struct slice m = slice_of(methods);
 
@@ -3343,6 +4255,7 @@ int sse_route(struct sse_server *server, const char *methods, const char *path, 
         return SSE_EFULL;
     server->own_routes[server->own_route_count++] = (struct route){.methods = methods,
                                                                    .path = path,
+                                                                   .access = access,
                                                                    .summary = summary,
                                                                    .handler = handler,
                                                                    .arg = arg,
@@ -3437,7 +4350,7 @@ static int connect_serve(struct sse_exchange *x, struct user *user, struct strea
 static int handle_connect(struct sse_exchange *x, void *arg)
 {
     struct conn *c = x->conn;
-    struct stream stream = {.transport = &c->transport};
+    struct stream stream = {.transport = &c->transport, .expires_ms = x->expires_ms};
     (void)arg;
 
     if (x->is_head)
@@ -3744,23 +4657,59 @@ static void conn_watch(struct conn *c, struct stream *stream)
     pthread_mutex_unlock(&server->conns_lock);
 }
 
+/* From here on the connection counts as idle, and its thread may be taken. Returns since when. */
+static long long conn_lend(struct conn *c)
+{
+    long long since = now_ms() + (c->is_fresh ? SSE_FRESH_MS : 0);
+    c->is_fresh = false;
+    atomic_store(&c->idle_since_ms, since);
+    return since;
+}
+
+/* False if the thread was taken meanwhile; what came until the server stopped is still served. */
+static bool conn_reclaim(struct conn *c, long long since)
+{
+    return atomic_compare_exchange_strong(&c->idle_since_ms, &since, 0) ||
+           atomic_load(&c->server->stopping);
+}
+
 /* Waits for the first bytes of a request. False if none came, or the thread is wanted elsewhere.
  * One read and nothing else: on a busy connection this is all that waiting costs. */
 static bool conn_wait(struct conn *c)
 {
     if (!conn_drain(c))
         return false;
-    long long since = now_ms() + (c->is_fresh ? SSE_FRESH_MS : 0);
-    c->is_fresh = false;
     c->in_start = c->in_end = 0;
-    atomic_store(&c->idle_since_ms, since);
+    long long since = conn_lend(c);
     bool stopping = atomic_load(&c->server->stopping);
     ssize_t n = transport_read(&c->transport, c->buffers->in, SSE_IN_BYTES, !stopping);
-    bool ours = atomic_compare_exchange_strong(&c->idle_since_ms, &since, 0);
-    if (n <= 0 || !(ours || atomic_load(&c->server->stopping)))
+    if (!conn_reclaim(c, since) || n <= 0)
         return false;
     c->in_end = (size_t)n;
     return true;
+}
+
+/* Sets up TLS where it is spoken. The handshake counts as idle: one that stalls makes room like any
+ * connection that says nothing. False if it failed. A client that speaks plain HTTP, as the first
+ * byte tells (RFC 8446 section 5.1: a handshake begins with 22), is served a 400. */
+static bool conn_secure(struct conn *c)
+{
+    enum { HANDSHAKE = 22 };
+    struct sse_server *server = c->server;
+    int64_t deadline = now_ms() + SSE_HANDSHAKE_MS;
+    char first = 0;
+
+    pthread_mutex_lock(&server->conns_lock);
+    struct ssl_ctx_st *context = tls_share(server->tls);
+    pthread_mutex_unlock(&server->conns_lock);
+    long long since = conn_lend(c);
+    bool came = context && transport_wait(&c->transport, POLLIN, deadline) &&
+                socket_read(c->transport.fd, &first, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
+    c->is_misdirected = came && first != HANDSHAKE && http_is_token((struct slice){&first, 1});
+    bool secured = came && !c->is_misdirected && transport_secure(&c->transport, context, deadline);
+    tls_free(context);
+    c->is_fresh = true; /* now its request is to come */
+    return conn_reclaim(c, since) && (secured || c->is_misdirected);
 }
 
 /* Reads until a head is complete or refused. Returns the verdict of http_parse_head, or 0 if the
@@ -3810,6 +4759,8 @@ static void conn_serve(struct conn *c)
         struct sse_exchange *x = &c->buffers->exchange;
         *x = (struct sse_exchange){.server = c->server, .conn = c};
         int verdict = conn_read_head(c, &x->request);
+        if (verdict > 0 && c->is_misdirected)
+            verdict = http_refuse(&x->request, 400, "this port speaks HTTPS: begin with https://");
         goes_on = verdict != 0 && exchange_run(x, verdict);
     }
     if (c->buffers && conn_settle(c) && c->out.len > 0 && conn_flush(c))
@@ -3863,14 +4814,27 @@ static bool conn_next(struct conn *c)
     return more;
 }
 
+static bool conn_start(struct conn *c);
+
+/* A handshake leaves much behind in its thread: stack that was touched, and what malloc() keeps for
+ * it. A stream would sleep on that for hours, so a fresh thread goes on, if there is one to be had. */
 static void *conn_thread(void *arg)
 {
     struct conn *c = arg;
     do {
-        transport_prepare(c->transport.fd);
-        c->is_fresh = true;
-        conn_name_peer(c);
-        conn_serve(c);
+        if (!c->is_ready) {
+            transport_prepare(c->transport.fd);
+            c->is_fresh = true;
+            c->is_misdirected = false;
+            conn_name_peer(c);
+            c->is_ready = !c->server->config.cert_file || conn_secure(c);
+            if (c->transport.tls && c->is_ready && conn_start(c))
+                return NULL;
+        }
+        if (c->is_ready)
+            conn_serve(c);
+        c->is_ready = false;
+        transport_end(&c->transport);
     } while (conn_next(c));
     return NULL;
 }
@@ -3891,6 +4855,7 @@ static struct conn *conn_claim_locked(struct sse_server *server, int fd)
         return NULL;
     }
     c->transport = (struct transport){.fd = fd};
+    c->is_ready = false;
     c->next_fd = -1;
     atomic_store(&c->idle_since_ms, 0);
     server->conns_open++;
@@ -3957,7 +4922,9 @@ enum option_kind {
     OPTION_ADDRESS,
     OPTION_KEEP_ALIVE,
     OPTION_ORIGIN,
-    OPTION_OPENSSL,
+    OPTION_CERT,
+    OPTION_KEY,
+    OPTION_SECRET,
     OPTION_NO_DEMO,
     OPTION_QUIET,
     OPTION_VERSION,
@@ -3995,11 +4962,11 @@ static const struct config_option OPTIONS[] = {
     {0, "retry", "MS", "reconnection time told to clients", NUMBER(retry_ms, 0, 3600000, 2000)},
     {0, "cors", "ORIGIN", "an origin whose pages may use the server; repeat it, or * for any",
      SWITCH(OPTION_ORIGIN)},
-    {0, "cert", "FILE", "PEM certificate chain, for HTTPS; needs a build with OpenSSL",
-     SWITCH(OPTION_OPENSSL)},
-    {0, "key", "FILE", "its private key; likewise", SWITCH(OPTION_OPENSSL)},
+    {0, "cert", "FILE", "PEM certificate chain, to serve HTTPS; needs a build with OpenSSL",
+     SWITCH(OPTION_CERT)},
+    {0, "key", "FILE", "its private key, in PEM form too; likewise", SWITCH(OPTION_KEY)},
     {0, "auth-secret", "FILE", "require JSON Web Tokens signed with the file's bytes; likewise",
-     SWITCH(OPTION_OPENSSL)},
+     SWITCH(OPTION_SECRET)},
     {0, "no-demo", NULL, "leave out the demo routes", SWITCH(OPTION_NO_DEMO)},
     {'q', "quiet", NULL, "no access log", SWITCH(OPTION_QUIET)},
     {'V', "version", NULL, "print the version and exit", SWITCH(OPTION_VERSION)},
@@ -4058,6 +5025,11 @@ static bool config_is_valid(struct sse_config *config)
     for (size_t i = 0; config->cors && i < config->cors_count; i++)
         if (!config->cors[i] || !origin_is_valid(config->cors[i]))
             return false;
+    if (!config->cert_file != !config->key_file)
+        return false;
+    if (config->auth_secret && (config->auth_secret_len < SSE_SECRET_BYTES_MIN ||
+                                config->auth_secret_len > SSE_SECRET_BYTES))
+        return false;
     return config->stack_bytes >= SSE_STACK_BYTES_MIN && (config->cors || !config->cors_count) &&
            config->bind_address && address_is_valid(config->bind_address);
 }
@@ -4067,43 +5039,77 @@ static bool config_is_valid(struct sse_config *config)
  * The accept loop, and how it all begins and ends. Whatever runs out, descriptors, threads or
  * slots, slows accepting down and is logged; it never ends the program. */
 
+/* A connection that is answered 503 without a thread, and kept until its client has closed, or for a
+ * while. */
+struct refused {
+    struct transport transport;
+    const char *detail; /* why; NULL once it was told */
+    int64_t until_ms;
+};
+
 /* What the accept loop keeps to itself. */
 struct acceptor {
-    struct {
-        int fd;
-        int64_t until_ms;
-    } refused[SSE_REFUSED]; /* answered 503; kept until the client has closed, or for a while */
-    unsigned refused_count;
+    struct refused refused[SSE_REFUSED]; /* fd is -1 where there is none */
     int64_t paused_until_ms;
     int64_t complained_ms;
     int64_t look_ms; /* when to look again for clients that have closed */
 };
 
-static void acceptor_drop_refused(struct acceptor *a, unsigned i)
-{
-    close(a->refused[i].fd);
-    a->refused[i] = a->refused[--a->refused_count];
-}
-
-/* Answers 503 without a thread, and without waiting: the answer fits any fresh socket's buffer. */
-static void acceptor_refuse(struct acceptor *a, int fd, const char *detail)
+/* Tells it why, without waiting: the answer fits any fresh socket's buffer. */
+static void refused_tell(struct refused *r)
 {
     char body[256], head[256];
     struct text b = text_over(body, sizeof body), h = text_over(head, sizeof head);
-    struct transport t = {.fd = fd};
 
-    problem_write(&b, 503, detail);
+    problem_write(&b, 503, r->detail);
     text_print(&h,
                "HTTP/1.1 503 %s\r\nContent-Type: application/problem+json\r\nContent-Length: %zu"
                "\r\nConnection: close\r\nRetry-After: %d\r\n\r\n",
                status_title(503), b.len, SSE_RETRY_AFTER_S);
     struct iovec parts[2] = {{h.at, h.len}, {b.at, b.len}};
-    transport_write(&t, parts, 2);
-    shutdown(fd, SHUT_WR);
-    if (a->refused_count == SSE_REFUSED)
-        acceptor_drop_refused(a, 0);
-    a->refused[a->refused_count].fd = fd;
-    a->refused[a->refused_count++].until_ms = now_ms() + SSE_LINGER_MS;
+    transport_write(&r->transport, parts, 2);
+    transport_end(&r->transport);
+    shutdown(r->transport.fd, SHUT_WR);
+    r->detail = NULL;
+    r->until_ms = now_ms() + SSE_LINGER_MS;
+}
+
+/* Goes on with one, without waiting: with the handshake that comes before the answer, or reading on
+ * from it, so that closing does not take the answer away. False when it is over. */
+static bool refused_turn(struct refused *r)
+{
+    char sink[512];
+    ssize_t n = r->transport.tls ? tls_handshake(&r->transport)
+                                 : socket_read(r->transport.fd, sink, sizeof sink, MSG_DONTWAIT);
+    if (n > 0 && r->transport.tls)
+        refused_tell(r);
+    return n != 0;
+}
+
+static void refused_end(struct refused *r)
+{
+    tls_end(&r->transport);
+    close(r->transport.fd);
+    r->transport.fd = -1;
+}
+
+/* If there are too many of them, the oldest makes room. */
+static void acceptor_refuse(struct sse_server *server, struct acceptor *a, int fd,
+                            const char *detail)
+{
+    struct refused *r = a->refused;
+
+    for (unsigned i = 1; i < SSE_REFUSED && r->transport.fd >= 0; i++)
+        if (a->refused[i].transport.fd < 0 || a->refused[i].until_ms < r->until_ms)
+            r = &a->refused[i];
+    if (r->transport.fd >= 0)
+        refused_end(r);
+    *r = (struct refused){
+        .transport.fd = fd, .detail = detail, .until_ms = now_ms() + SSE_LINGER_MS};
+    if (!server->tls)
+        refused_tell(r);
+    else if (!tls_start(&r->transport, server->tls))
+        refused_end(r);
 }
 
 /* Logs at most once a second what keeps it from accepting, and rests. */
@@ -4126,11 +5132,11 @@ static void acceptor_admit(struct sse_server *server, struct acceptor *a, int fd
     pthread_mutex_unlock(&server->conns_lock);
     if (c && !conn_start(c)) {
         acceptor_pause(server, a, "out of threads: accepting goes on more slowly");
-        acceptor_refuse(a, fd, "the server has run out of threads");
+        acceptor_refuse(server, a, fd, "the server has run out of threads");
         c->transport.fd = -1;
         conn_next(c);
     } else if (!c && !replaces) {
-        acceptor_refuse(a, fd, "the server has as many connections as it may");
+        acceptor_refuse(server, a, fd, "the server has as many connections as it may");
     }
 }
 
@@ -4150,16 +5156,15 @@ static void acceptor_accept(struct sse_server *server, struct acceptor *a)
     }
 }
 
-/* Reads on from refused connections, so that closing them does not take the answer away. */
 static void acceptor_sweep(struct acceptor *a, const struct pollfd *on)
 {
-    char sink[512];
     int64_t now = now_ms();
-    for (unsigned i = a->refused_count; i-- > 0;) {
-        struct transport t = {.fd = a->refused[i].fd};
-        if (now >= a->refused[i].until_ms ||
-            (on[i].revents && transport_read(&t, sink, sizeof sink, false) == 0))
-            acceptor_drop_refused(a, i);
+    for (struct refused *r = a->refused; r < a->refused + SSE_REFUSED; r++) {
+        if (r->transport.fd < 0)
+            continue;
+        if (now >= r->until_ms || (on->revents && !refused_turn(r)))
+            refused_end(r);
+        on++;
     }
 }
 
@@ -4188,12 +5193,24 @@ static void acceptor_look(struct sse_server *server, struct acceptor *a)
     pthread_mutex_unlock(&server->conns_lock);
 }
 
+/* Writes to `on` what poll() is to watch of them, and returns how many there are. */
+static unsigned acceptor_watch_refused(const struct acceptor *a, struct pollfd *on)
+{
+    unsigned n = 0;
+    for (const struct refused *r = a->refused; r < a->refused + SSE_REFUSED; r++)
+        if (r->transport.fd >= 0)
+            on[n++] =
+                (struct pollfd){.fd = r->transport.fd,
+                                .events = r->transport.tls ? tls_wants(&r->transport) : POLLIN};
+    return n;
+}
+
 /* How long the accept loop may sleep: for good if there is no connection, which only it could add.
  */
-static int acceptor_rest_ms(struct sse_server *server, const struct acceptor *a, bool paused)
+static int acceptor_rest_ms(struct sse_server *server, const struct acceptor *a, bool busy)
 {
     int64_t look_in = a->look_ms - now_ms();
-    if (paused || a->refused_count)
+    if (busy)
         return SSE_ACCEPT_PAUSE_MS;
     pthread_mutex_lock(&server->conns_lock);
     bool alone = server->conns_open == 0;
@@ -4201,22 +5218,69 @@ static int acceptor_rest_ms(struct sse_server *server, const struct acceptor *a,
     return alone ? -1 : look_in > 0 ? (int)look_in : 0;
 }
 
+/* The words for what tls_load() has just returned. */
+static void config_explain(struct text *t, const struct sse_config *config, int code)
+{
+    bool cert = code == SSE_ECERT;
+    const char *file = cert ? config->cert_file : config->key_file;
+    int error = errno;
+
+    if (code != SSE_ECERT && code != SSE_EKEY)
+        text_string(t, "there is not enough memory");
+    else if (error)
+        text_print(t, "cannot read %s: %s", file, strerror(error));
+    else
+        text_print(t,
+                   cert ? "%s holds no chain of certificates in PEM form"
+                        : "%s holds no unencrypted key in PEM form that belongs to the certificate",
+                   file);
+}
+
+/* Takes certificate and key anew. Connections keep the old ones for as long as they need them. */
+static void server_reload(struct sse_server *server)
+{
+    const struct sse_config *config = &server->config;
+    struct ssl_ctx_st *fresh = NULL;
+    char line[SSE_LOG_LINE_BYTES];
+
+    int code = config->cert_file ? tls_load(config->cert_file, config->key_file, &fresh) : SSE_OK;
+    if (fresh) {
+        pthread_mutex_lock(&server->conns_lock);
+        struct ssl_ctx_st *old = server->tls;
+        server->tls = fresh;
+        pthread_mutex_unlock(&server->conns_lock);
+        tls_free(old);
+        server_log(server, "certificate and key were read again");
+    } else if (code != SSE_OK) {
+        struct text t = text_over(line, sizeof line - 1);
+        text_string(&t, "the old certificate and key stay: ");
+        config_explain(&t, config, code);
+        line[t.len] = 0;
+        server_log(server, line);
+    }
+}
+
 /* One turn of the accept loop. False when the server is to stop, or cannot go on. */
 static bool acceptor_turn(struct sse_server *server, struct acceptor *a)
 {
     struct pollfd on[2 + SSE_REFUSED];
+    char ignored[64];
     int64_t now = now_ms();
-    bool paused = a->paused_until_ms > now;
+    unsigned refused = acceptor_watch_refused(a, on + 2);
+    /* A handshake takes its time: where there are as many as there can be, the next must wait. */
+    bool paused = a->paused_until_ms > now || (server->tls && refused == SSE_REFUSED);
 
-    on[0] = (struct pollfd){.fd = server->stop_pipe[0], .events = POLLIN};
+    on[0] = (struct pollfd){.fd = server->wake_pipe[0], .events = POLLIN};
     on[1] = (struct pollfd){.fd = paused ? -1 : server->listener, .events = POLLIN};
-    for (unsigned i = 0; i < a->refused_count; i++)
-        on[2 + i] = (struct pollfd){.fd = a->refused[i].fd, .events = POLLIN};
-    int n = poll(on, 2 + a->refused_count, acceptor_rest_ms(server, a, paused));
+    int n = poll(on, 2 + refused, acceptor_rest_ms(server, a, paused || refused > 0));
     if (n < 0)
         return errno == EINTR;
-    if (on[0].revents)
+    while (on[0].revents && read(server->wake_pipe[0], ignored, sizeof ignored) > 0)
+        ; /* what woke it is told by the flags, which were set before */
+    if (atomic_load(&server->stop_asked))
         return false;
+    if (atomic_exchange(&server->reload_asked, false))
+        server_reload(server);
     acceptor_sweep(a, on + 2);
     if (now_ms() >= a->look_ms)
         acceptor_look(server, a);
@@ -4279,26 +5343,39 @@ static void server_wind_down(struct sse_server *server)
 
 int sse_run(struct sse_server *server)
 {
-    struct acceptor a = {.refused_count = 0};
+    struct acceptor a = {.paused_until_ms = 0};
 
+    for (unsigned i = 0; i < SSE_REFUSED; i++)
+        a.refused[i].transport.fd = -1;
     while (acceptor_turn(server, &a))
         ;
     int error = errno;
-    char stop;
-    bool asked = read(server->stop_pipe[0], &stop, 1) == 1;
     server_wind_down(server);
-    while (a.refused_count > 0)
-        acceptor_drop_refused(&a, 0);
+    for (unsigned i = 0; i < SSE_REFUSED; i++)
+        if (a.refused[i].transport.fd >= 0)
+            refused_end(&a.refused[i]);
     errno = error;
-    return asked ? SSE_OK : SSE_ESYSTEM;
+    return atomic_load(&server->stop_asked) ? SSE_OK : SSE_ESYSTEM;
+}
+
+/* Sets a flag that the accept loop looks at, and wakes it. A pipe that is full wakes it, too. */
+static void server_ask(struct sse_server *server, atomic_bool *flag)
+{
+    int error = errno;
+    atomic_store(flag, true);
+    while (write(server->wake_pipe[1], "", 1) < 0 && errno == EINTR)
+        ;
+    errno = error;
 }
 
 void sse_stop(struct sse_server *server)
 {
-    int error = errno;
-    while (write(server->stop_pipe[1], "s", 1) < 0 && errno == EINTR)
-        ;
-    errno = error;
+    server_ask(server, &server->stop_asked);
+}
+
+void sse_reload(struct sse_server *server)
+{
+    server_ask(server, &server->reload_asked);
 }
 
 unsigned sse_port(const struct sse_server *server)
@@ -4315,7 +5392,13 @@ static size_t user_bytes(const struct sse_server *server)
 static size_t conn_bytes(const struct sse_server *server)
 {
     return sizeof(struct conn) + sizeof(struct pollfd) + sizeof(struct buffers) +
-           server->config.stack_bytes;
+           server->config.stack_bytes + (server->config.cert_file ? TLS_CONN_BYTES : 0);
+}
+
+static size_t program_bytes(const struct sse_server *server)
+{
+    return (size_t)SSE_PROGRAM_BYTES + TLS_PROGRAM_BYTES +
+           (server->config.cert_file ? SSE_REFUSED * (size_t)TLS_CONN_BYTES : 0);
 }
 
 /* Bytes with a unit, rounded up to one decimal. */
@@ -4332,7 +5415,7 @@ uint64_t sse_memory(const struct sse_server *server, char *how, size_t size)
     const struct sse_config *c = &server->config;
     uint64_t bytes = (uint64_t)c->max_users * user_bytes(server) +
                      (uint64_t)c->max_connections * conn_bytes(server) +
-                     (uint64_t)server->bodies.count * c->max_message + SSE_PROGRAM_BYTES;
+                     (uint64_t)server->bodies.count * c->max_message + program_bytes(server);
     struct text t = text_over(how, size ? size - 1 : 0);
 
     if (!how || size == 0)
@@ -4344,7 +5427,7 @@ uint64_t sse_memory(const struct sse_server *server, char *how, size_t size)
     text_print(&t, ", %u bodies x ", server->bodies.count);
     text_size(&t, c->max_message);
     text_string(&t, ", program ");
-    text_size(&t, SSE_PROGRAM_BYTES);
+    text_size(&t, program_bytes(server));
     how[t.len] = 0;
     return bytes;
 }
@@ -4454,30 +5537,35 @@ static int server_listen(struct sse_server *server)
 int sse_create(struct sse_server **out, const struct sse_config *config)
 {
     struct sse_config checked = *config;
-    struct sse_server *server = NULL;
-    int code = SSE_EINVAL;
+    struct sse_server *server;
 
     *out = NULL;
-    if (config_is_valid(&checked)) {
-        server = calloc(1, sizeof *server);
-        code = server ? SSE_OK : SSE_ENOMEM;
-    }
-    if (code != SSE_OK)
-        return code;
+    if (!config_is_valid(&checked))
+        return SSE_EINVAL;
+    if (!TLS_IS_BUILT && (checked.cert_file || checked.auth_secret))
+        return SSE_ENOTLS;
+    server = calloc(1, sizeof *server);
+    if (!server)
+        return SSE_ENOMEM;
     if (checked.stack_bytes < (unsigned)PTHREAD_STACK_MIN)
         checked.stack_bytes = (unsigned)PTHREAD_STACK_MIN;
     server->config = checked;
-    server->listener = server->stop_pipe[0] = server->stop_pipe[1] = -1;
+    server->listener = server->wake_pipe[0] = server->wake_pipe[1] = -1;
     server->started_ms = now_ms();
+    tls_init();
     tzset(); /* reads its file and allocates now rather than on a connection's thread */
     if (!server_init_locks(server)) {
         free(server);
         errno = ENOMEM;
         return SSE_ESYSTEM;
     }
-    code = !server_reserve(server)                                ? SSE_ENOMEM
-           : !server_seed(server) || pipe(server->stop_pipe) != 0 ? SSE_ESYSTEM
-                                                                  : server_listen(server);
+    int code = !server_reserve(server)                                ? SSE_ENOMEM
+               : !server_seed(server) || pipe(server->wake_pipe) != 0 ? SSE_ESYSTEM
+                                                                      : SSE_OK;
+    if (code == SSE_OK && checked.cert_file)
+        code = tls_load(checked.cert_file, checked.key_file, &server->tls);
+    if (code == SSE_OK)
+        code = server_listen(server);
     if (code != SSE_OK) {
         int error = errno;
         sse_destroy(server);
@@ -4485,8 +5573,8 @@ int sse_create(struct sse_server **out, const struct sse_config *config)
         return code;
     }
     for (int i = 0; i < 2; i++) {
-        fcntl(server->stop_pipe[i], F_SETFD, FD_CLOEXEC);
-        fcntl(server->stop_pipe[i], F_SETFL, O_NONBLOCK);
+        fcntl(server->wake_pipe[i], F_SETFD, FD_CLOEXEC);
+        fcntl(server->wake_pipe[i], F_SETFL, O_NONBLOCK);
     }
     *out = server;
     return SSE_OK;
@@ -4505,10 +5593,11 @@ void sse_destroy(struct sse_server *server)
     pthread_mutex_destroy(&server->away_lock);
     pthread_rwlock_destroy(&server->table_lock);
     for (int i = 0; i < 2; i++)
-        if (server->stop_pipe[i] >= 0)
-            close(server->stop_pipe[i]);
+        if (server->wake_pipe[i] >= 0)
+            close(server->wake_pipe[i]);
     if (server->listener >= 0)
         close(server->listener);
+    tls_free(server->tls);
     free(server->bodies.area);
     free(server->bodies.next);
     free(server->buffers);
@@ -4532,8 +5621,10 @@ static const char **the_origins;      /* what --cors listed; as long as the comm
 
 static void on_signal(int signal_number)
 {
-    (void)signal_number;
-    sse_stop(the_server);
+    if (signal_number == SIGHUP)
+        sse_reload(the_server);
+    else
+        sse_stop(the_server);
 }
 
 static void log_to_stderr(void *arg, const char *line)
@@ -4584,13 +5675,43 @@ __attribute__((noreturn)) static void usage_error(const struct config_option *o)
     case OPTION_ORIGIN:
         fprintf(stderr, "sse: --%s takes an origin, scheme://host[:port], or *\n", o->name);
         break;
-    case OPTION_OPENSSL:
-        fprintf(stderr, "sse: --%s needs a build with OpenSSL: make TLS=1\n", o->name);
+    case OPTION_CERT:
+    case OPTION_KEY:
+    case OPTION_SECRET:
+        fprintf(stderr,
+                TLS_IS_BUILT ? "sse: --%s takes a file\n"
+                             : "sse: --%s needs a build with OpenSSL: make TLS=1\n",
+                o->name);
         break;
     default:
         fprintf(stderr, "sse: --%s takes no value\n", o->name);
     }
     exit(2);
+}
+
+/* The file's bytes; one line feed at the end is not part of the secret. */
+static void read_secret(struct sse_config *config, const char *file)
+{
+    static char secret[SSE_SECRET_BYTES + 2];
+    FILE *in = fopen(file, "rb");
+    size_t len = in ? fread(secret, 1, sizeof secret, in) : 0;
+
+    if (!in || ferror(in)) {
+        fprintf(stderr, "sse: cannot read %s: %s\n", file, strerror(errno));
+        exit(1);
+    }
+    fclose(in);
+    if (len > 0 && secret[len - 1] == '\n')
+        len--;
+    if (len < SSE_SECRET_BYTES_MIN || len > SSE_SECRET_BYTES) {
+        fprintf(stderr,
+                "sse: the secret in %s must have %d to %d bytes; this makes one: openssl rand -hex "
+                "32\n",
+                file, SSE_SECRET_BYTES_MIN, SSE_SECRET_BYTES);
+        exit(1);
+    }
+    config->auth_secret = secret;
+    config->auth_secret_len = len;
 }
 
 /* Applies one option. `value` is NULL if the option takes none or the command line has none. */
@@ -4599,7 +5720,9 @@ static void option_apply(struct sse_config *config, const struct config_option *
 {
     uint64_t number = 0;
 
-    if ((o->takes != NULL) != (value != NULL) || o->kind == OPTION_OPENSSL)
+    bool is_file = o->kind == OPTION_CERT || o->kind == OPTION_KEY || o->kind == OPTION_SECRET;
+
+    if ((o->takes != NULL) != (value != NULL) || (is_file && (!TLS_IS_BUILT || !*value)))
         usage_error(o);
     value = value ? value : "";
     switch (o->kind) {
@@ -4623,6 +5746,15 @@ static void option_apply(struct sse_config *config, const struct config_option *
             usage_error(o);
         the_origins[config->cors_count++] = value;
         break;
+    case OPTION_CERT:
+        config->cert_file = value;
+        break;
+    case OPTION_KEY:
+        config->key_file = value;
+        break;
+    case OPTION_SECRET:
+        read_secret(config, value);
+        break;
     case OPTION_NO_DEMO:
         config->demo = false;
         break;
@@ -4637,8 +5769,6 @@ static void option_apply(struct sse_config *config, const struct config_option *
         print_help();
         flush_stdout();
         exit(0);
-    case OPTION_OPENSSL:
-        break;
     }
 }
 
@@ -4720,12 +5850,24 @@ static void raise_descriptor_limit(const struct sse_config *config)
                 (uintmax_t)need);
 }
 
-static void handle_signals(void)
+static void handle_signals(const struct sse_config *config)
 {
     struct sigaction stop = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN};
+    struct sigaction reload = {.sa_handler = on_signal};
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGINT, &stop, NULL);
+    if (config->cert_file)
+        sigaction(SIGHUP, &reload, NULL);
     sigaction(SIGPIPE, &ignore, NULL); /* a log that nobody reads any more must not end us */
+}
+
+static void print_problem(const struct sse_config *config, int code)
+{
+    char line[SSE_LOG_LINE_BYTES];
+    struct text t = text_over(line, sizeof line);
+
+    config_explain(&t, config, code);
+    fprintf(stderr, "sse: %.*s\n", (int)t.len, t.at);
 }
 
 __attribute__((noreturn)) static void start_error(const struct sse_config *config, int code)
@@ -4733,6 +5875,8 @@ __attribute__((noreturn)) static void start_error(const struct sse_config *confi
     if (code == SSE_EBIND)
         fprintf(stderr, "sse: cannot listen on %s port %u: %s\n", config->bind_address,
                 config->port, strerror(errno));
+    else if (code == SSE_ECERT || code == SSE_EKEY)
+        print_problem(config, code);
     else if (code == SSE_ENOMEM)
         fprintf(stderr, "sse: not enough memory for these limits; lower --max-users, "
                         "--history-bytes or --max-connections\n");
@@ -4753,6 +5897,11 @@ int main(int argc, char **argv)
     if (!the_origins)
         start_error(&config, SSE_ENOMEM);
     parse_arguments(&config, argv + 1);
+    if (!config.cert_file != !config.key_file) {
+        fprintf(stderr,
+                "sse: --cert takes a file, and --key the file of its key: both or neither\n");
+        exit(2);
+    }
 
     /* 2. The process */
     open_standard_descriptors();
@@ -4766,13 +5915,18 @@ int main(int argc, char **argv)
         start_error(&config, code);
     uint64_t bytes = sse_memory(the_server, how, sizeof how);
     fprintf(stderr, "memory: at most %" PRIu64 " MiB (%s)\n", (bytes + (1 << 20) - 1) >> 20, how);
+    if (!the_server->on_loopback && !config.auth_secret)
+        fprintf(stderr,
+                "warning: without --auth-secret whoever can reach %s may send to every user and "
+                "read every stream\n",
+                config.bind_address);
     raise_descriptor_limit(&config);
 
     /* 4. Signals, from which sse_run() returns, and the ready line */
-    handle_signals();
+    handle_signals(&config);
     bool v6 = strchr(config.bind_address, ':') != NULL;
-    printf("listening on http://%s%s%s:%u\n", v6 ? "[" : "", config.bind_address, v6 ? "]" : "",
-           sse_port(the_server));
+    printf("listening on %s://%s%s%s:%u\n", config.cert_file ? "https" : "http", v6 ? "[" : "",
+           config.bind_address, v6 ? "]" : "", sse_port(the_server));
     flush_stdout();
 
     /* 5. Until told to stop. Threads that are still at it end with the process. */

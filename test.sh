@@ -5,8 +5,10 @@
 # the helpers below and one rule: whatever takes its time is begun in the first section and looked
 # at in the last ones: all of it takes a little over a minute. Nothing sleeps to let something happen; it polls for what must happen.
 #
-#   BUILD=DIR     where unit, raw and embed were built (build)
-#   SSE=FILE      the program under test (./sse)
+#   BUILD=DIR     where unit, raw and embed were built (build); what has OpenSSL is in DIR/tls
+#   SSE=FILE      the program under test (./sse, or DIR/tls/sse)
+#   HTTPS=1       the same over HTTPS, without what has nothing to do with that; HTTPS=0 leaves that
+#                 out; if it is not set, both have their turn, at the same time
 #   SANITIZED=1   it is a build with a sanitizer: memory is not measured
 #   CC, CXX       what compiles the hosts in tests/ (cc, c++)
 #   CI=true       a tool that is missing is a failure, not a skip
@@ -15,8 +17,11 @@
 set -u
 cd "$(dirname "$0")" || exit 1
 CC=${CC:-cc} CXX=${CXX:-c++}
-BUILD=${BUILD:-build} SSE=${SSE:-./sse} SANITIZED=${SANITIZED:-} CI=${CI:-} VERBOSE=${VERBOSE:-}
-RAW=$BUILD/raw
+BUILD=${BUILD:-build} SANITIZED=${SANITIZED:-} CI=${CI:-} VERBOSE=${VERBOSE:-} HTTPS=${HTTPS:-}
+over_https() { [ "$HTTPS" = 1 ]; }
+if over_https; then TOOLS=$BUILD/tls SSE=${SSE:-$BUILD/tls/sse} SCHEME=https
+else TOOLS=$BUILD SSE=${SSE:-./sse} SCHEME=http; fi
+RAW=$TOOLS/raw
 SLACK=0 # milliseconds that a sanitizer may add
 [ -z "$SANITIZED" ] || SLACK=4000
 LC_ALL=C
@@ -137,7 +142,7 @@ start() { # NAME OPTIONS...
 use() { # NAME
     PID=$(cat "$tmp/$1.pid")
     PORT=$(sed -n 's/^listening on .*:\([0-9]*\)$/\1/p' "$tmp/$1.out")
-    URL=http://127.0.0.1:$PORT
+    URL=$SCHEME://127.0.0.1:$PORT
 }
 # Stops a server: it must exit 0 in time, and have said nothing but what it should.
 stop() { # NAME [SIGNAL]
@@ -151,7 +156,8 @@ stop() { # NAME [SIGNAL]
 strange_lines() { # NAME
     sed -e '1{/^memory: at most [0-9]* MiB (.*)$/d;}' \
         -e '/^[0-9-]*T[0-9:]*Z [-0-9a-f.:]* [^ ]* [^ ?]* [1-5][0-9][0-9]$/d' \
-        -e '/^warning: .* connections may need .* descriptors/d' "$tmp/$1.err" | head -n 5
+        -e '/^warning: .* connections may need .* descriptors/d' \
+        -e '/^warning: without --auth-secret whoever can reach /d' "$tmp/$1.err" | head -n 5
 }
 
 # ---- Helpers: requests with curl -----------------------------------------------------------------
@@ -252,6 +258,21 @@ done
 for program in "$SSE" "$RAW"; do
     [ -x "$program" ] || { echo "$program is not built; run: make test"; failed=1; exit 1; }
 done
+
+# A certificate, which curl is told to trust, and the program with it.
+certificate() { # NAME
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=$1" \
+        -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1,IP:10.99.0.1' \
+        -keyout "$tmp/$1-key.pem" -out "$tmp/$1.pem" 2>"$tmp/openssl.err"
+}
+if over_https; then
+    certificate first || { cat "$tmp/openssl.err"; failed=1; exit 1; }
+    export CURL_CA_BUNDLE="$tmp/first.pem"
+    case $SSE in /*) ;; *) SSE=$PWD/$SSE ;; esac
+    BARE=$SSE SSE=$tmp/sse
+    printf '#!/bin/sh\nexec "%s" --cert "%s" --key "%s" "$@"\n' "$BARE" "$tmp/first.pem" "$tmp/first-key.pem" >"$SSE"
+    chmod +x "$SSE"
+fi
 is_linux() { [ "$(uname)" = Linux ] && [ -r /proc/self/status ]; }
 linux_from() { # MAJOR MINOR
     uname -sr | awk -v major="$1" -v minor="$2" \
@@ -261,8 +282,11 @@ linux_from() { # MAJOR MINOR
 # ==== What takes its time, begun here =============================================================
 
 section 'Begun early'
-launch unit "$BUILD/unit"
-launch embed "$BUILD/embed"
+if [ -z "$HTTPS" ] && [ -x "$BUILD/tls/sse" ]; then
+    launch https env HTTPS=1 ./test.sh
+fi
+launch unit "$TOOLS/unit"
+launch embed "$TOOLS/embed"
 
 # The two demo tasks at full pace, with GET and with POST, on a server of their own.
 start demo --quiet
@@ -299,10 +323,10 @@ slow slow-drip-body "send:${POST_HEAD}Content-Length: 100\r\n\r\n" \
 
 # A reader that reads nothing for many heartbeats, though its history would hold everything.
 start paused --max-users 4 --heartbeat 1 --history 1000 --history-bytes 20000000
-launch paused-reader "$RAW" "$PORT" patience:60000 rcvbuf:65536 \
+launch paused-reader "$RAW" "$PORT" patience:120000 rcvbuf:65536 \
     "send:GET /sse/connect/paused HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' "touch:$tmp/deaf" \
     "until:$tmp/reads-again" 'wait:the last one'
-launch full-window "$RAW" "$PORT" patience:60000 rcvbuf:2048 \
+launch full-window "$RAW" "$PORT" patience:120000 rcvbuf:2048 \
     "send:GET /sse/connect/window HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' "touch:$tmp/deaf-too" \
     "until:$tmp/reads-again" 'wait:the last one'
 await test -e "$tmp/deaf-too"
@@ -341,12 +365,12 @@ if command -v ip >/dev/null && two_hosts >"$tmp/hosts.err" 2>&1; then
         --history-bytes 30000000
     await ready vanish
     use vanish
-    launch ghost ip netns exec "$HOSTS-b" curl -qsN --noproxy '*' -m 100 "http://10.99.0.1:$PORT/sse/connect/ghost"
+    launch ghost ip netns exec "$HOSTS-b" curl -qsN --noproxy '*' -m 100 "$SCHEME://10.99.0.1:$PORT/sse/connect/ghost"
     await saw ghost 'Keep alive'
     launch stuffed ip netns exec "$HOSTS-b" curl -qsN --noproxy '*' -m 100 --limit-rate 1 \
-        "http://10.99.0.1:$PORT/sse/connect/stuffed"
+        "$SCHEME://10.99.0.1:$PORT/sse/connect/stuffed"
     (
-        at=http://10.99.0.1:$PORT
+        at=$SCHEME://10.99.0.1:$PORT
         await vanishing "$at" stuffed
         head -c 60000 /dev/zero | tr '\0' x >"$tmp/stuffing"
         until grep -q '"delivered":0' "$tmp/stuffed.receipt" 2>/dev/null; do
@@ -380,7 +404,7 @@ await health_is connections 5
 
 section 'Command line'
 start main --retry 1234
-is 'the ready line is all of stdout' "listening on http://127.0.0.1:$PORT" "$(cat "$tmp/main.out")"
+is 'the ready line is all of stdout' "listening on $URL" "$(cat "$tmp/main.out")"
 has 'the first line of the log tells the memory' 'memory: at most ' "$(head -n 1 "$tmp/main.err")"
 is 'and how it adds up' 1 \
     "$(grep -c '^memory: at most [0-9]* MiB (1024 users x [0-9.]* KiB, 1024 connections x ' "$tmp/main.err")"
@@ -456,10 +480,12 @@ bad '--nonsense' --nonsense
 bad '-x' -x
 bad extra extra
 bad "'--'" --
-for name in cert key auth-secret; do
-    bad "--$name" "--$name" /dev/null
-    has "--$name says how to build with OpenSSL" 'make TLS=1' "$(cat "$tmp/brief.err")"
-done
+if ! over_https && [ "$("$SSE" --cert '' --key x 2>&1)" = 'sse: --cert needs a build with OpenSSL: make TLS=1' ]; then
+    for name in cert key auth-secret; do
+        bad "--$name" "--$name" /dev/null
+        has "--$name says how to build with OpenSSL" 'make TLS=1' "$(cat "$tmp/brief.err")"
+    done
+fi
 
 is 'a port that is taken: status 1' '1 1' "$(brief --port "$PORT")"
 has 'and it says which' "$PORT" "$(cat "$tmp/brief.err")"
@@ -473,11 +499,12 @@ fi
 
 start forms --max-users=7 -qp0 --max-connections 9 --no-demo --bind=0.0.0.0
 has '--name=value, --name value and -qp0 are all understood' '(7 users x ' "$(cat "$tmp/forms.err")"
-has 'the ready line names the address' 'http://0.0.0.0:' "$(cat "$tmp/forms.out")"
+has 'the ready line names the address' "$SCHEME://0.0.0.0:" "$(cat "$tmp/forms.out")"
 is 'it serves there' 200 "$(status /health)"
 problem '--no-demo leaves out the task route' 404 'Not Found' /sse/task/alice
 is '--no-demo leaves out task-with-obj' 404 "$(status /sse/task-with-obj/alice)"
-is 'under -q there is the memory line and nothing else' 1 "$(grep -c '' "$tmp/forms.err")"
+is 'under -q there are the memory line and the warning that everyone may come, and nothing else' '2 1' \
+    "$(grep -c '' "$tmp/forms.err") $(grep -c '^warning: without --auth-secret whoever can reach 0.0.0.0 may ' "$tmp/forms.err")"
 has 'which is still told' 'memory: at most ' "$(cat "$tmp/forms.err")"
 stop forms
 
@@ -487,10 +514,10 @@ if [ -s "$tmp/v6.exit" ]; then
     skip 'IPv6' 'this machine has none'
 else
     use v6
-    is 'an IPv6 address stands in brackets' "listening on http://[::1]:$PORT" "$(cat "$tmp/v6.out")"
+    is 'an IPv6 address stands in brackets' "listening on $SCHEME://[::1]:$PORT" "$(cat "$tmp/v6.out")"
     is 'it serves over IPv6' 1 "$("$RAW" -6 "$PORT" "send:$LAST" eof | grep -c '^HTTP/1.1 200 ')"
     is 'and logs the peer' 1 "$(grep -c ' ::1 GET /health 200$' "$tmp/v6.err")"
-    URL="http://[::1]:$PORT"
+    URL="$SCHEME://[::1]:$PORT"
     is 'its own address is no foreign host' 404 "$(status /sse/status/nobody)"
     stop v6
 fi
@@ -953,6 +980,8 @@ stop abandoned
 section 'Delivery: system calls'
 if [ -n "$SANITIZED" ]; then
     skip 'one read and two writes for a message' 'a sanitizer makes calls of its own'
+elif over_https; then
+    : # OpenSSL makes its own
 elif have strace 'one read and two writes for a message'; then
     launch traced strace -D -f -o "$tmp/trace" "$SSE" --port 0 --heartbeat 3600 --quiet
     await ready traced
@@ -1285,7 +1314,7 @@ hold() { # NAME STEP...: a connection that stays open
     _name=$1
     shift
     rm -f "$tmp/$_name.ready"
-    launch "$_name" "$RAW" "$PORT" patience:60000 "$@" "touch:$tmp/$_name.ready" eof
+    launch "$_name" "$RAW" "$PORT" patience:60000 "$@" "touch:$tmp/$_name.ready" patience:60000 eof
     await test -e "$tmp/$_name.ready"
 }
 for idle in idle1 idle2 idle3; do hold $idle "send:${GET}\r\n" 'wait:}\n'; done
@@ -1524,7 +1553,7 @@ if [ -z "$PORT" ]; then
     ended scarce >/dev/null
 else
     is 'too low a limit of descriptors is told' 1 "$(grep -c '^warning: 1024 connections may need [0-9]* descriptors, and the limit is 24' "$tmp/scarce.err")"
-    hold takers "crowd:40:GET /sse/connect/u HTTP/1.1\r\n"
+    hold takers patience:1000 "crowd:40:GET /sse/connect/u HTTP/1.1\r\n"
     complained() { grep -q 'accepting goes on' "$tmp/scarce.err"; }
     eventually 'running out of descriptors is logged' complained
     within 'once a second at most' 1 3 "$(grep -c 'accepting goes on' "$tmp/scarce.err")"
@@ -1691,6 +1720,25 @@ elif have "${CC%% *}" 'a host that is compiled apart'; then
             launch host "$tmp/host"
             is 'and runs' '0 host: ok' "$(ended host) $(cat "$tmp/host.out")"
         fi
+        ;;
+    esac
+fi
+
+section 'Over HTTPS'
+if [ -e "$tmp/https.pid" ]; then
+    over https || await over https || await over https || await over https || await over https
+    counts=$(grep '^[0-9]* passed, [0-9]* failed, [0-9]* skipped$' "$tmp/https.out")
+    grep -v -x "$counts" "$tmp/https.out"
+    is 'the same holds' 0 "$(ended https)"
+    # shellcheck disable=SC2086 # split into words on purpose
+    set -- $counts
+    passed=$((passed + $1)) failed=$((failed + $3)) skipped=$((skipped + $5))
+elif [ -z "$HTTPS" ]; then
+    case $CC in
+    *musl*) skip 'the same holds' 'OpenSSL is built for another C library' ;;
+    *)
+        if [ "$CI" = true ]; then fail 'the same holds' 'there is no build with OpenSSL'
+        else skip 'the same holds' 'there is no OpenSSL to build with: libssl-dev'; fi
         ;;
     esac
 fi

@@ -48,7 +48,7 @@ static void try_server()
         sse_print(exchange, "{\"hello\":true}\n");
         return 200;
     };
-    expect(sse_route(created, "GET", "/hello", "greets", greet, nullptr) == SSE_OK,
+    expect(sse_route(created, "GET", "/hello", SSE_ANYONE, "greets", greet, nullptr) == SSE_OK,
            "sse_route() failed");
 
     int code = SSE_ESYSTEM;

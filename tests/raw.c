@@ -2,9 +2,10 @@
  *
  * test.sh uses it to send requests that no proper client would send, slowly, in pieces or all at
  * once, to stop reading, to reset connections and to open crowds of them. Everything that comes
- * back goes to stdout as it is.
+ * back goes to stdout as it is. Built with SSE_TLS all of that goes over TLS, unless -p is given;
+ * then the end of a connection counts as proper only if TLS said so before (close_notify).
  *
- *     raw [-6] PORT STEP...         carries out the steps, in order, over a connection to loopback
+ *     raw [-6p] PORT STEP...        carries out the steps, in order, over a connection to loopback
  *     raw -t                        prints a monotonic clock in milliseconds
  *
  *     send:TEXT                     sends; \r \n \t \0 \\ and \xHH stand for what they do in C
@@ -46,14 +47,20 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef SSE_TLS
+#include <openssl/ssl.h>
+#else
+typedef struct ssl_st SSL;
+#endif
 
 enum { RECEIVED_MAX = 1 << 20, CROWD_MAX = 4096, FILE_POLL_MS = 10 };
 
 static struct {
-    bool v6, deaf;
+    bool v6, plain, deaf;
     unsigned port;
     int rcvbuf, patience_ms;
-    int fd; /* -1 when not connected */
+    int fd;   /* -1 when not connected */
+    SSL *tls; /* over it, or NULL */
     long long connected_ms;
     bool closed, was_reset, broken; /* the peer has closed; by a reset; sending failed */
     char received[RECEIVED_MAX];    /* what `wait` has not passed yet */
@@ -167,6 +174,123 @@ static int dial(void)
     return fd;
 }
 
+#ifdef SSE_TLS
+
+/* Shakes hands over a connection. NULL if the peer does not go along. */
+static SSL *secure(int fd)
+{
+    static SSL_CTX *context;
+    long long deadline = now_ms() + me.patience_ms;
+    if (me.plain)
+        return NULL;
+    if (!context)
+        context = SSL_CTX_new(TLS_client_method());
+    SSL *tls = context ? SSL_new(context) : NULL;
+    if (!tls || SSL_set_fd(tls, fd) != 1)
+        give_up(1, "no memory", "");
+    SSL_set_mode(tls, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    int n;
+    while ((n = SSL_connect(tls)) != 1 && now_ms() < deadline) {
+        int error = SSL_get_error(tls, n);
+        struct pollfd p = {.fd = fd, .events = error == SSL_ERROR_WANT_WRITE ? POLLOUT : POLLIN};
+        if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE)
+            break;
+        poll(&p, 1, 100);
+    }
+    if (n == 1)
+        return tls;
+    SSL_free(tls);
+    return NULL;
+}
+
+/* As recv() and send() would. An end that TLS has not announced is as bad as a reset. */
+static ssize_t tls_result(SSL *tls, int n)
+{
+    int error = SSL_get_error(tls, n);
+    errno = error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE ? EAGAIN : ECONNRESET;
+    return error == SSL_ERROR_ZERO_RETURN ? 0 : -1;
+}
+
+static ssize_t get_bytes(SSL *tls, int fd, char *to, size_t len)
+{
+    int n = tls ? SSL_read(tls, to, (int)len) : 0;
+    if (!tls)
+        return recv(fd, to, len, 0);
+    return n > 0 ? n : tls_result(tls, n);
+}
+
+static ssize_t put_bytes(SSL *tls, int fd, const char *bytes, size_t len)
+{
+    int n = tls ? SSL_write(tls, bytes, (int)len) : 0;
+    if (!tls)
+        return send(fd, bytes, len, 0);
+    return n > 0 ? n : tls_result(tls, n);
+}
+
+/* Is there input that poll() does not see? */
+static bool has_input(SSL *tls)
+{
+    return tls && SSL_pending(tls) > 0;
+}
+
+static void say_end(SSL *tls)
+{
+    if (tls)
+        SSL_shutdown(tls);
+}
+
+static void drop(SSL *tls)
+{
+    SSL_free(tls);
+}
+
+#else
+
+static SSL *secure(int fd)
+{
+    (void)fd;
+    return NULL;
+}
+
+static ssize_t get_bytes(SSL *tls, int fd, char *to, size_t len)
+{
+    (void)tls;
+    return recv(fd, to, len, 0);
+}
+
+static ssize_t put_bytes(SSL *tls, int fd, const char *bytes, size_t len)
+{
+    (void)tls;
+    return send(fd, bytes, len, 0);
+}
+
+static bool has_input(SSL *tls)
+{
+    (void)tls;
+    return false;
+}
+
+static void say_end(SSL *tls)
+{
+    (void)tls;
+}
+
+static void drop(SSL *tls)
+{
+    (void)tls;
+}
+
+#endif
+
+static bool wants_tls(void)
+{
+#ifdef SSE_TLS
+    return !me.plain;
+#else
+    return false;
+#endif
+}
+
 static void need_connection(void)
 {
     if (me.fd >= 0)
@@ -175,7 +299,8 @@ static void need_connection(void)
     if (me.fd < 0)
         give_up(1, "cannot connect", strerror(errno));
     me.connected_ms = now_ms();
-    me.closed = me.was_reset = me.broken = false;
+    me.tls = secure(me.fd);
+    me.closed = me.was_reset = me.broken = wants_tls() && !me.tls;
     me.received_len = 0;
 }
 
@@ -186,6 +311,8 @@ static void hang_up(bool with_reset)
         return;
     if (with_reset)
         setsockopt(me.fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    drop(me.tls);
+    me.tls = NULL;
     close(me.fd);
     me.fd = -1;
 }
@@ -207,7 +334,7 @@ static void print_all(const char *bytes, size_t len)
 static void take(void)
 {
     char bytes[16384];
-    ssize_t n = recv(me.fd, bytes, sizeof bytes, 0);
+    ssize_t n = get_bytes(me.tls, me.fd, bytes, sizeof bytes);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
         return;
     if (n <= 0) {
@@ -229,6 +356,10 @@ static short attend(short events, long long deadline_ms)
 {
     struct pollfd p = {.fd = me.fd, .events = events};
     long long left = deadline_ms - now_ms();
+    if ((events & POLLIN) && has_input(me.tls)) {
+        take();
+        return POLLIN;
+    }
     int n = poll(&p, 1, left > 0 ? (int)left : 0);
     if (n <= 0)
         return 0;
@@ -247,7 +378,7 @@ static void send_bytes(const char *bytes, size_t len)
     long long deadline = now_ms() + me.patience_ms;
     need_connection();
     while (len > 0 && !me.broken) {
-        ssize_t n = send(me.fd, bytes, len, 0);
+        ssize_t n = put_bytes(me.tls, me.fd, bytes, len);
         if (n > 0) {
             bytes += n;
             len -= (size_t)n;
@@ -356,6 +487,7 @@ static void step_shut(const char *arg)
 {
     (void)arg;
     need_connection();
+    say_end(me.tls);
     shutdown(me.fd, SHUT_WR);
 }
 
@@ -424,7 +556,8 @@ static void step_crowd(const char *arg)
         if (fd < 0)
             give_up(1, "cannot connect", strerror(errno));
         me.crowd[me.crowd_len++] = fd;
-        if (send(fd, bytes, len, 0) < 0)
+        SSL *tls = secure(fd); /* kept open, like the connection, until the end */
+        if ((wants_tls() && !tls) || put_bytes(tls, fd, bytes, len) < 0)
             break; /* refused already: no matter here */
     }
     free(bytes);
@@ -477,12 +610,14 @@ int main(int argc, char **argv)
         printf("%lld\n", now_ms());
         return 0;
     }
-    if (at < argc && strcmp(argv[at], "-6") == 0) {
-        me.v6 = true;
-        at++;
+    for (; at < argc && argv[at][0] == '-'; at++) {
+        if (strcmp(argv[at], "-6") != 0 && strcmp(argv[at], "-p") != 0)
+            give_up(2, "unknown option", argv[at]);
+        me.v6 |= argv[at][1] == '6';
+        me.plain |= argv[at][1] == 'p';
     }
     if (at >= argc)
-        give_up(2, "usage: raw [-6] PORT STEP...", "");
+        give_up(2, "usage: raw [-6p] PORT STEP...", "");
     const char *port = argv[at++];
     me.port = (unsigned)number(&port);
     signal(SIGPIPE, SIG_IGN);
