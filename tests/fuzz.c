@@ -2,11 +2,11 @@
  *
  *     clang -g -O1 -fsanitize=fuzzer,address,undefined -DSSE_STACK_BYTES=262144 -pthread \
  *         -o build/fuzz tests/fuzz.c && mkdir -p build/corpus &&
- *         build/fuzz -max_total_time=60 -max_len=4096 build/corpus tests/corpus
+ *         build/fuzz -max_total_time=60 -max_len=4096 build/corpus tests/corpus/request
  *
  * Each input is a request: its head is parsed, a body that follows is decoded if it is chunked,
- * the query is searched, the target percent-decoded, Origin and Last-Event-ID are read, and all of
- * it is written as JSON and framed into a small log. Beyond crashes it checks invariants: a verdict
+ * the query is searched, the target percent-decoded, Origin, Last-Event-ID and the places where a
+ * token may stand are read, and all of it is written as JSON and framed into a small log. Beyond crashes it checks invariants: a verdict
  * does not depend on how the input was cut into pieces, and what is framed can be read back. */
 
 #define SSE_NO_MAIN
@@ -102,6 +102,17 @@ static void check_text(struct slice s)
     id_parse(s, &epoch, &seq);
 }
 
+/* A token that is found is part of the request, or was decoded from its query. */
+static void check_token_find(const struct http_request *r)
+{
+    char *to = malloc(SSE_TOKEN_BYTES);
+    const char *why = NULL;
+    require(to != NULL);
+    int n = token_find(r, to, &why);
+    require(why || (n >= 0 && n <= SSE_TOKEN_BYTES));
+    free(to);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -124,6 +135,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int pieces = decode_chunks(body.at, body.len, 1, &one);
     require(whole == pieces && (whole <= 0 || one == all));
     if (n > 0) {
+        check_token_find(&r);
         check_text(r.path);
         if (r.query.at)
             check_text(r.query);
