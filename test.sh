@@ -27,7 +27,7 @@ SLACK=0 # milliseconds that a sanitizer may add
 LC_ALL=C
 export LC_ALL
 passed=0 failed=0 skipped=0 section='' PORT='' URL=''
-HOSTS=sse-test-$$ # two network namespaces, HOSTS-a and HOSTS-b, where they can be made
+HOSTS=sse-test-$$ # network namespaces, HOSTS-a, HOSTS-b and HOSTS-p, where they can be made
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/sse-test.XXXXXX") || exit 1
 
 # ---- Helpers: verdicts ---------------------------------------------------------------------------
@@ -98,6 +98,7 @@ cleanup() {
         [ "$job" = '*.pid' ] || end "${job%.pid}"
     done
     [ ! -e "$tmp/hosts" ] || { ip netns del "$HOSTS-a"; ip netns del "$HOSTS-b"; } 2>/dev/null
+    [ ! -e "$tmp/proxied" ] || ip netns del "$HOSTS-p" 2>/dev/null
     if [ "$failed" -gt 0 ]; then echo "logs kept in $tmp"; else rm -rf "$tmp"; fi
 }
 trap cleanup EXIT
@@ -315,6 +316,10 @@ slow slow-head "send:GET /health HT"
 slow slow-fields "send:${GET}X: y\r\n"
 slow slow-drip "drip:400:${GET}X-Long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 slow slow-second "send:${GET}\r\n" 'wait:HTTP/1.1 200' 'wait:\r\n\r\n' 'send:G'
+if over_https; then
+    launch no-handshake "$RAW" -p "$PORT" patience:50000 eof clock
+    launch half-handshake "$RAW" -p "$PORT" patience:50000 'drip:1000:\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03aaaaaaaa' eof clock
+fi
 slow slow-moved "send:${GET}\r\nGET /a?SECRET HTTP/1.1\r\n${H}Authorization: Bearer SECRET\r\nX: SECRET"
 slow slow-body "send:${POST_HEAD}Content-Length: 10\r\n\r\n12345"
 slow slow-chunks "send:${POST_HEAD}Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n"
@@ -1461,6 +1466,479 @@ origin 200 'and is own' /sse/users -H 'Host: my.example' -H 'Origin: http://my.e
 origin 403 'a foreign page is not' /sse/users -H 'Host: my.example' -H 'Origin: http://evil.example'
 stop everywhere
 
+# ==== HTTPS =======================================================================================
+
+if over_https; then
+section 'HTTPS'
+use main
+shake() { # OPTIONS...: what openssl s_client tells of a handshake; nothing is said after it
+    openssl s_client -connect "127.0.0.1:$PORT" -CAfile "$tmp/first.pem" "$@" </dev/null 2>&1
+}
+shakes() { shake "$@" | grep -q '^ *Verify return code: 0 (ok)'; }
+ciphers() { shake "$@" | sed -n 's/^New, [^,]*, Cipher is \(.*\)$/\1/p'; }
+for version in tls1_2 tls1_3; do
+    is "$version is spoken" yes "$(shakes "-$version" && echo yes)"
+done
+for version in tls1 tls1_1; do
+    is "$version is not" '(NONE)' "$(ciphers "-$version" -cipher 'ALL:@SECLEVEL=0')"
+done
+for cipher in AES128-SHA AES256-GCM-SHA384 ECDHE-ECDSA-AES256-SHA DHE-RSA-AES128-GCM-SHA256 NULL-SHA256; do
+    is "without $cipher" '(NONE)' "$(ciphers -tls1_2 -cipher "$cipher:@SECLEVEL=0")"
+done
+for cipher in ECDHE-ECDSA-AES128-GCM-SHA256 ECDHE-ECDSA-AES256-GCM-SHA384 ECDHE-ECDSA-CHACHA20-POLY1305; do
+    is "with $cipher" "$cipher" "$(ciphers -tls1_2 -cipher "$cipher")"
+done
+is 'without renegotiation' 1 "$(printf 'R\n' | openssl s_client -connect "127.0.0.1:$PORT" -tls1_2 2>&1 | grep -c 'no renegotiation')"
+for protocol in http/1.1 http/1.0 'h2,http/1.1' 'http/1.0,http/1.1'; do
+    expected=http/1.1
+    [ "$protocol" != http/1.0 ] || expected=http/1.0
+    is "ALPN $protocol" "ALPN protocol: $expected" "$(shake -alpn "$protocol" | grep '^ALPN protocol')"
+done
+has 'ALPN h2 alone is refused' 'no application protocol' "$(shake -alpn h2)"
+is 'without ALPN' 'No ALPN negotiated' "$(shake | grep '^No ALPN')"
+eventually 'a client that has closed is forgotten' health_is connections 1
+shake -tls1_2 -sess_out "$tmp/session" >/dev/null
+is 'a session is resumed by its ticket' 1 "$(shake -tls1_2 -sess_in "$tmp/session" | grep -c '^Reused')"
+
+plainly() { "$RAW" -p "$PORT" "$@" 2>/dev/null; }
+plainly "send:$GET\r\n" eof >"$tmp/answer"
+is 'plain HTTP: 400, and closed' '0 1' "$? $(grep -c '^HTTP/1.1 400 ' "$tmp/answer")"
+is 'in a problem document that says https' 1 "$(grep -c '^{"title":"Bad Request","status":400,"detail":".*https://"}' "$tmp/answer")"
+is 'HEAD without a body' 1 "$(plainly "send:HEAD /health HTTP/1.1\r\n$H\r\n" eof | grep -c '^HTTP/1.1 400 \|^{')"
+is 'POST with one' 1 "$(plainly "send:POST /sse/send/plain HTTP/1.1\r\n${H}Content-Length: 2\r\n\r\nhi" eof | grep -c '^HTTP/1.1 400 ')"
+is 'curl is told so' 400 "$(SCHEME=http; use main; status /health)"
+is 'and nothing was done' 404 "$(status /sse/status/plain)"
+for bytes in '\0' '\x80\x2e\x01\x03\x01' '\xff\xff\xff\xff' '\x16\x03\x01\x00\x05hello' '\x16\x03\x01\xff\xff' '\x15\x03\x01\x00\x02\x02\x28' '\r\n\r\n'; do
+    plainly patience:15000 "send:$bytes" shut eof >/dev/null
+    is "garbage ($bytes) ends" yes "$([ $? -ne 3 ] && echo yes)"
+done
+is 'and the next client is served' 200 "$(status /health)"
+long=$(awk 'BEGIN { for (i = 0; i < 90; i++) { for (n = 0; n < 230; n++) printf "a"; printf "," } print "http/1.1" }')
+is 'a greeting of 20 KB is refused' '(NONE)' "$(ciphers -alpn "$long")"
+is 'one of 10 KB is not' yes "$(shakes -alpn "$(echo "$long" | cut -c 1-9900),http/1.1" && echo yes)"
+
+start stalled --max-connections 40
+plainly "crowd:39:\x16\x03\x01\x02\x00\x01\x00" "touch:$tmp/stalling" "until:$tmp/stalled" >/dev/null &
+await test -e "$tmp/stalling"
+is 'handshakes that stall delay nobody' 200 "$(status /health)"
+seq 1 20 | sed "s,.*,url = $URL/health?&," >"$tmp/urls"
+served() { # how many of 20 at once are served
+    curl -qsZ --noproxy '*' --parallel-max 20 -m 30 -K "$tmp/urls" -w '%{http_code}\n' 2>/dev/null | grep -c '200$'
+}
+eventually 'nor do they keep their places: they make room' test "$(await served >/dev/null; served)" -ge 1
+twenty_served() { [ "$(served)" = 20 ]; }
+eventually 'for twenty at once' twenty_served
+touch "$tmp/stalled"
+stop stalled
+
+section 'HTTPS: certificates'
+for name in second third; do certificate $name; done
+cp "$tmp/second.pem" "$tmp/cert.pem"
+cp "$tmp/second-key.pem" "$tmp/key.pem"
+with_cert() { launch brief "$BARE" --port 0 "$@"; _status=$(ended brief); echo "$_status $(grep -c '' "$tmp/brief.err")"; }
+bad_cert() { # STATUS WHAT MUST-SAY CERT KEY
+    is "$2" "$1 1" "$(with_cert --cert "$4" --key "$5")"
+    has "$2: is told" "$3" "$(cat "$tmp/brief.err")"
+}
+printf 'no certificate\n' >"$tmp/none.pem"
+openssl pkcs8 -topk8 -v2 aes128 -passout pass:secret -in "$tmp/second-key.pem" -out "$tmp/locked.pem"
+bad_cert 1 'a certificate that is not there' "cannot read $tmp/nowhere.pem: No such file" "$tmp/nowhere.pem" "$tmp/key.pem"
+bad_cert 1 'a key that is not there' "cannot read $tmp/nowhere.pem: No such file" "$tmp/cert.pem" "$tmp/nowhere.pem"
+bad_cert 1 'a file that holds no certificate' "$tmp/none.pem holds no chain of certificates" "$tmp/none.pem" "$tmp/key.pem"
+bad_cert 1 'a file that holds no key' "$tmp/none.pem holds no unencrypted key" "$tmp/cert.pem" "$tmp/none.pem"
+bad_cert 1 'the key of another certificate' 'belongs to the certificate' "$tmp/cert.pem" "$tmp/third-key.pem"
+bad_cert 1 'an encrypted key' 'holds no unencrypted key' "$tmp/cert.pem" "$tmp/locked.pem"
+is '--cert without --key' '2 1' "$(with_cert --cert "$tmp/cert.pem")"
+has '--cert without --key: is told' '--key' "$(cat "$tmp/brief.err")"
+is '--key without --cert' '2 1' "$(with_cert --key "$tmp/key.pem")"
+is '--cert with nothing' '2 1' "$(with_cert --cert '' --key "$tmp/key.pem")"
+
+launch renewed "$BARE" --port 0 --heartbeat 3600 --cert "$tmp/cert.pem" --key "$tmp/key.pem"
+await ready renewed
+CURL_CA_BUNDLE=$tmp/second.pem
+use renewed
+open lasting lasting
+serial() { openssl s_client -connect "127.0.0.1:$PORT" </dev/null 2>/dev/null | openssl x509 -noout -subject; }
+is 'it serves its certificate' 'subject=CN = second' "$(serial)"
+logged() { [ "$(grep -c "$1" "$tmp/renewed.err")" = "$2" ]; }
+cp "$tmp/third.pem" "$tmp/cert.pem"
+end renewed HUP
+eventually 'SIGHUP when only half is renewed: it is told' logged '^the old certificate and key stay: .* belongs to the certificate$' 1
+is 'and the old one stays' 'subject=CN = second' "$(serial)"
+mv "$tmp/key.pem" "$tmp/key.old"
+end renewed HUP
+eventually 'SIGHUP when a file is missing' logged 'stay: cannot read .*key.pem: No such file' 1
+cp "$tmp/third-key.pem" "$tmp/key.pem"
+end renewed HUP
+eventually 'SIGHUP when both are renewed' logged '^certificate and key were read again$' 1
+is 'the new one is served' 'subject=CN = third' "$(serial)"
+CURL_CA_BUNDLE=$tmp/third.pem
+is 'the stream of before goes on' '"streams":1,"delivered":1' "$(post /sse/send/lasting on | grep -o '"streams":1,"delivered":1')"
+eventually 'with what is sent now' saw lasting '^data: on$'
+n=0
+while [ $n -lt 50 ]; do
+    n=$((n + 1))
+    end renewed HUP
+    [ $((n % 10)) -ne 0 ] || status /health >/dev/null
+done
+is 'fifty more do no harm' 200 "$(status /health)"
+hang_up lasting
+end renewed
+is 'and it stops in order' 0 "$(ended renewed)"
+CURL_CA_BUNDLE=$tmp/first.pem
+
+# ==== Tokens ======================================================================================
+
+section 'Tokens'
+base64url() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
+signed() { # HEADER CLAIMS, encoded
+    printf '%s.%s.%s' "$1" "$2" "$(printf '%s' "$1.$2" | openssl dgst -sha256 -hmac "$SECRET" -binary | base64url)"
+}
+token() { # CLAIMS [HEADER]
+    _claims=$(printf '%s' "$1" | base64url)
+    signed "$(printf '%s' "${2-$JWT}" | base64url)" "$_claims"
+}
+JWT='{"alg":"HS256","typ":"JWT"}'
+SECRET=$(openssl rand -hex 32)
+printf '%s\n' "$SECRET" >"$tmp/secret"
+later=$(($(date +%s) + 3600))
+alice=$(token "{\"sub\":\"alice\",\"exp\":$later}")
+publisher=$(token "{\"exp\":$later,\"scope\":\"openid sse:publish\"}")
+admin=$(token "{\"sub\":\"root\",\"exp\":$later,\"scope\":\"sse:admin\"}")
+WITH_TLS=$SSE
+SSE=$BARE SCHEME=http
+start guarded --auth-secret "$tmp/secret" --cors https://app.example
+
+problem 'without a token' 401 Unauthorized /sse/status/alice
+is 'the challenge is Bearer' Bearer "$(field www-authenticate)"
+has 'and says where it goes' 'Authorization: Bearer TOKEN' "$(cat "$tmp/body")"
+bearer() { # TOKEN PATH [CURL OPTIONS...]: the status
+    _token=$1
+    shift
+    status "$@" -H "Authorization: Bearer $_token"
+}
+is 'a token that is good lets its user read the status' 404 "$(bearer "$alice" /sse/status/alice)"
+is 'in the query' 404 "$(status "/sse/status/alice?access_token=$alice")"
+is 'as a cookie' 404 "$(status /sse/status/alice -b "a=b; sse_token=$alice; c=d")"
+is 'the scheme in any case' 404 "$(status /sse/status/alice -H "Authorization: bEARER   $alice")"
+one_of() { # STATUS WHAT CURL-OPTIONS...
+    _want=$1 _what=$2
+    shift 2
+    is "$_what" "$_want" "$(status "$@")"
+}
+one_of 401 'the header counts before the query' "/sse/status/alice?access_token=$alice" -H 'Authorization: Bearer x'
+one_of 401 'an empty one too' "/sse/status/alice?access_token=$alice" -H 'Authorization: Bearer'
+one_of 404 'and the other way round' '/sse/status/alice?access_token=x' -H "Authorization: Bearer $alice"
+one_of 404 'another scheme is none of ours' "/sse/status/alice?access_token=$alice" -H 'Authorization: Basic eDp5'
+one_of 401 'the query counts before the cookie' '/sse/status/alice?access_token=x' -b "sse_token=$alice"
+one_of 404 'and the other way round' "/sse/status/alice?access_token=$alice" -b sse_token=x
+one_of 404 'an empty parameter is none' '/sse/status/alice?access_token=' -b "sse_token=$alice"
+one_of 401 'a cookie of another name' /sse/status/alice -b "xsse_token=$alice; SSE_TOKEN=$alice"
+one_of 400 'two Authorization fields' /sse/status/alice -H "Authorization: Bearer $alice" -H 'Authorization: Bearer x'
+one_of 400 'two Cookie fields' /sse/status/alice -H "Cookie: sse_token=$alice" -H 'Cookie: x=y'
+
+unsigned='this server'\''s secret'
+invalid() { # WHAT TOKEN [MUST-SAY]
+    is "$1: 401" '401 Bearer' "$(bearer "$2" /sse/status/alice) $(field www-authenticate)"
+    has "$1: is told" "${3-$unsigned}" "$(cat "$tmp/body")"
+}
+with() { token "{\"sub\":\"alice\",\"exp\":$later}" "$1"; } # HEADER
+invalid 'alg none' "$(with '{"alg":"none"}')"
+invalid 'alg none, unsigned' "$(with '{"alg":"none"}' | sed 's/[^.]*$//')"
+for alg in '"HS512"' '"RS256"' '"hs256"' '"HS256 "' '""' null 1 '["HS256"]' '{"HS256":1}'; do
+    invalid "alg $alg" "$(with "{\"alg\":$alg}")"
+done
+invalid 'no alg' "$(with '{"typ":"JWT"}')"
+invalid 'alg twice' "$(with '{"alg":"HS256","alg":"HS256"}')"
+invalid 'alg twice, once escaped' "$(with '{"alg":"HS256","\u0061lg":"none"}')"
+invalid 'crit' "$(with '{"alg":"HS256","crit":["exp"]}')"
+invalid 'crit and b64' "$(with '{"alg":"HS256","b64":false,"crit":["b64"]}')"
+invalid 'another typ' "$(with '{"alg":"HS256","typ":"JOSE"}')"
+invalid 'a typ that is no string' "$(with '{"alg":"HS256","typ":7}')"
+for header in '' '[]' '"HS256"' '{' '{}' '{"alg":"HS256"}x' "{'alg':'HS256'}" '{"alg":"HS256",}' '{"alg" "HS256"}' '{alg:"HS256"}'; do
+    invalid "header '$header'" "$(with "$header")"
+done
+is 'other members of the header are nobody'\''s business' 404 "$(bearer "$(with ' { "kid" : [1, {"a":"b"}], "typ":"at+JWT", "alg" : "\u0048S256" } ')" /sse/status/alice)"
+part() { printf '%s' "$alice" | cut -d . -f "$1"; } # N
+changed=$(printf '{"sub":"alice","exp":%s,"scope":"sse:admin"}' "$later" | base64url)
+invalid 'claims that were changed' "$(part 1).$changed.$(part 3)"
+invalid 'the secret of somebody else' "$(SECRET=$(openssl rand -hex 32); with "$JWT")"
+invalid 'no signature' "$(part 1).$(part 2)."
+invalid 'two parts' "$(part 1).$(part 2)"
+invalid 'four parts' "$alice."
+invalid 'five, as a JWE has' "$alice.$(part 1).$(part 2)"
+invalid 'padding' "$alice="
+invalid 'half a signature' "$(printf '%s' "$alice" | sed 's/.\{20\}$//')"
+invalid 'a character more' "${alice}A"
+last=$(printf '%s' "$alice" | sed 's/.*\(.\)$/\1/')
+invalid 'bits that are left over' "$(printf '%s' "$alice" | sed 's/.$//')$(printf '%s' "$last" | tr 'AEIMQUYcgkosw048' 'BFJNRVZdhlptx159')"
+invalid 'base64 of the other kind' "$(part 1).$(part 2).$(printf '%s' "$alice" | openssl dgst -sha256 -hmac "$SECRET" -binary | openssl base64 -A)"
+invalid 'padding within' "$(signed "$(part 1)" "$(part 2)==")"
+invalid 'spaces within' "$(part 1). $(part 2).$(part 3)"
+for text in x . .. ... 'a.b.c' '"' "Bearer $alice"; do invalid "token '$text'" "$text"; done
+longest() { token "{\"sub\":\"alice\",\"exp\":$later,\"x\":\"$(printf "%0$1d" 0)\"}"; } # DIGITS
+n=$(longest 1400 | wc -c)
+fill=$((1400 + (2048 - n) / 4 * 3))
+within 'a token of almost 2048 bytes' 2040 2048 "$(longest $fill | wc -c)"
+is 'is taken' 404 "$(bearer "$(longest $fill)" /sse/status/alice)"
+invalid 'one that is longer' "$(longest $((fill + 9)))" 'too long'
+is 'in the query too' '401 1' "$(status "/sse/status/alice?access_token=$(longest $((fill + 9)))") $(grep -c 'too long' "$tmp/body")"
+
+claim() { # WHAT MUST-SAY CLAIMS
+    invalid "$1" "$(token "$3")" "$2"
+}
+claim 'no exp' 'must have an exp' '{"sub":"alice"}'
+for exp in '"'$later'"' null true '['$later']' 2e9 1E10 '{}'; do
+    claim "exp $exp" 'must have an exp, and it and nbf must be numbers' "{\"sub\":\"alice\",\"exp\":$exp}"
+done
+for exp in 0 1 -1 -99999999999 $((later - 3601)) $((later - 3601)).9; do
+    claim "exp $exp" 'has expired' "{\"sub\":\"alice\",\"exp\":$exp}"
+done
+for exp in 01 +$later .5 5. 0x1 $later.; do
+    claim "exp $exp" 'not a JSON object' "{\"sub\":\"alice\",\"exp\":$exp}"
+done
+for exp in $later.5 99999999999 99999999999999999999999999; do
+    is "exp $exp" 404 "$(bearer "$(token "{\"sub\":\"alice\",\"exp\":$exp}")" /sse/status/alice)"
+done
+claim 'nbf to come' 'not valid yet' "{\"sub\":\"alice\",\"exp\":$later,\"nbf\":$((later - 60))}"
+claim 'nbf as a string' 'must be numbers' "{\"sub\":\"alice\",\"exp\":$later,\"nbf\":\"1\"}"
+is 'nbf past' 404 "$(bearer "$(token "{\"sub\":\"alice\",\"exp\":$later,\"nbf\":$((later - 3700)),\"iat\":1,\"iss\":\"x\",\"jti\":\"y\"}")" /sse/status/alice)"
+for sub in 7 null '["alice"]' true '{}'; do claim "sub $sub" 'must be strings' "{\"sub\":$sub,\"exp\":$later}"; done
+for scope in 7 null '["sse:admin"]'; do claim "scope $scope" 'must be strings' "{\"sub\":\"alice\",\"exp\":$later,\"scope\":$scope}"; done
+claim 'aud' 'audience' "{\"sub\":\"alice\",\"exp\":$later,\"aud\":\"sse\"}"
+claim 'sub twice' 'comes once' "{\"sub\":\"alice\",\"sub\":\"alice\",\"exp\":$later}"
+claim 'sub twice, once escaped' 'comes once' "{\"sub\":\"bob\",\"\\u0073ub\":\"alice\",\"exp\":$later}"
+claim 'exp twice' 'comes once' "{\"sub\":\"alice\",\"exp\":1,\"exp\":$later}"
+for claims in '' '[]' null 7 '"x"' "{\"exp\":$later}}" "{\"exp\":$later},{}" "{\"exp\":$later,\"a\":\"\\x\"}" "{\"exp\":$later,\"a\":\"\\ud800\"}" \
+    "{\"exp\":$later,\"a\":[[[[[[[[[[1]]]]]]]]]]}" "{\"exp\":$later,\"a\":tru}" "{\"exp\":$later,\"a\":[1,]}" "{\"exp\":$later,\"a\":{\"b\"}}" \
+    "{\"exp\":$later,\"a\":\"$(printf '\001')\"}" "{\"exp\":$later,\"a\":\"$(printf '\377')\"}" "$(printf '\357\273\277'){\"exp\":$later}"; do
+    claim "claims $claims" 'not a JSON object' "$claims"
+done
+is 'sub may be escaped' 404 "$(bearer "$(token "{\"sub\":\"\\u0061\\u006cice\",\"exp\":$later}")" /sse/status/alice)"
+cafe=$(token "{\"sub\":\"caf\\u00e9 \\ud83d\\ude42\",\"exp\":$later}")
+is 'and hold any character' 404 "$(bearer "$cafe" '/sse/status/caf%C3%A9%20%F0%9F%99%82')"
+
+section 'Tokens: who may do what'
+may() { # STATUS WHO TOKEN PATH [CURL OPTIONS...]
+    _want=$1 _who=$2 _token=$3
+    shift 3
+    is "$_who: $*" "$_want" "$(bearer "$_token" "$@")"
+}
+bearer "$admin" /sse/send/alice -d x >/dev/null
+bearer "$admin" /sse/send/bob -d x >/dev/null
+may 200 'the user' "$alice" /sse/status/alice
+may 200 'the user' "$alice" /sse/connect/alice -I
+may 200 'the user' "$alice" /sse/disconnect/alice
+may 403 'the user' "$alice" /sse/status/bob
+may 403 'the user' "$alice" /sse/status/Alice
+may 403 'the user' "$alice" /sse/status/alic
+may 403 'the user' "$alice" /sse/status/never-seen
+may 403 'the user' "$alice" /sse/connect/bob
+may 403 'the user' "$alice" /sse/disconnect/bob
+may 403 'the user' "$alice" /sse/users
+may 403 'the user' "$alice" /sse/send/alice -d x
+may 403 'the user' "$alice" /sse/broadcast -d x
+may 403 'the user' "$alice" /sse/task/alice
+may 403 'the user' "$alice" /sse/task-with-obj/alice -X POST
+may 202 'a publisher' "$publisher" /sse/send/alice -d x
+may 202 'a publisher' "$publisher" /sse/broadcast -d x
+may 200 'a publisher' "$publisher" /sse/task/alice -I
+may 200 'a publisher' "$publisher" /sse/task-with-obj/alice -I
+may 403 'a publisher' "$publisher" /sse/status/alice
+may 403 'a publisher' "$publisher" /sse/connect/alice
+may 403 'a publisher' "$publisher" /sse/disconnect/alice
+may 403 'a publisher' "$publisher" /sse/users
+may 200 'an admin' "$admin" /sse/users
+may 200 'an admin' "$admin" /sse/status/bob
+may 200 'an admin' "$admin" /sse/connect/bob -I
+may 200 'an admin' "$admin" /sse/disconnect/bob
+may 202 'an admin' "$admin" /sse/send/bob -d x
+may 202 'an admin' "$admin" /sse/broadcast -d x
+may 200 'an admin' "$admin" /sse/task/bob -I
+for scope in 'sse:publisher' 'xsse:admin' 'sse:admin,sse:publish' 'SSE:ADMIN' 'sse: admin' ''; do
+    may 403 "scope '$scope'" "$(token "{\"sub\":\"alice\",\"exp\":$later,\"scope\":\"$scope\"}")" /sse/send/alice -d x
+done
+both=$(token "{\"sub\":\"alice\",\"exp\":$later,\"scope\":\" sse:publish  x\"}")
+may 202 'a user who publishes' "$both" /sse/send/bob -d x
+may 200 'a user who publishes' "$both" /sse/status/alice
+may 403 'a user who publishes' "$both" /sse/status/bob
+problem 'valid, but not for this' 403 Forbidden /sse/users -H "Authorization: Bearer $alice"
+has 'is told what it lacks' 'sse:admin' "$(cat "$tmp/body")"
+is 'health needs none' 200 "$(status /health)"
+is 'nor does what is not there' 404 "$(status /nowhere)"
+is 'nor a method that is not' 405 "$(status /sse/send/alice -X DELETE)"
+is 'nor OPTIONS' '204 POST, OPTIONS' "$(status /sse/send/alice -X OPTIONS) $(field allow)"
+is 'HEAD does' 401 "$(status /sse/status/alice -I)"
+is 'a user id that is none is told to nobody without a token' 401 "$(status /sse/status/%00)"
+is 'and to others' 400 "$(bearer "$admin" /sse/status/%00)"
+preflight=$(status /sse/send/alice -X OPTIONS -H 'Origin: https://app.example' -H 'Access-Control-Request-Method: POST' -H 'Access-Control-Request-Headers: authorization')
+is 'a preflight needs none, and allows Authorization' '204 Authorization, Content-Type, Last-Event-ID' "$preflight $(field access-control-allow-headers)"
+is 'a page of a listed origin can read the 401' '401 https://app.example true Origin' \
+    "$(status /sse/users -H 'Origin: https://app.example') $(field access-control-allow-origin) $(field access-control-allow-credentials) $(field vary)"
+is 'and the 403' '403 https://app.example' "$(bearer "$alice" /sse/users -H 'Origin: https://app.example') $(field access-control-allow-origin)"
+is 'a foreign one is kept out, token or not' '403 ' "$(bearer "$admin" /sse/users -H 'Origin: https://evil.example') $(field access-control-allow-origin)"
+is 'a body is not received in vain' '401' "$(status /sse/send/alice --data-binary "@$tmp/too-large" -H 'Expect: 100-continue')"
+is 'pipelined sends are each asked' '202 401 202 closed' "$(
+    to_token() { printf 'POST /sse/send/alice HTTP/1.1\\r\\n%sContent-Length: 1\\r\\nAuthorization: Bearer %s\\r\\n%s\\r\\nx' "$H" "$1" "${2-}"; }
+    "$RAW" -p "$PORT" "send:$(to_token "$publisher")$(to_token x)$(to_token "$publisher" 'Connection: close\r\n')" eof >"$tmp/answer" && _end=closed
+    echo "$(sed -n 's/^.*HTTP\/1\.1 \([0-9][0-9][0-9]\) .*/\1/p' "$tmp/answer" | tr '\n' ' ')$_end")"
+
+section 'Tokens: their end'
+soon=$(($(date +%s) + 2))
+short=$(token "{\"sub\":\"brief\",\"exp\":$soon}")
+open expiring "brief?access_token=$short"
+open staying "brief?access_token=$(token "{\"sub\":\"brief\",\"exp\":$later}")"
+bearer "$publisher" /sse/send/brief -d 'in time' >/dev/null
+eventually 'a stream is closed when its token expires' over expiring
+within 'then, and not before' "$soon" $((soon + 1 + SLACK / 1000)) "$(date +%s)"
+is 'in order' 0 "$(ended expiring)"
+is 'with what was due' 'id: E-1|data: in time||' "$(news expiring)"
+is 'another of the user goes on' '{"user":"brief","status":"Connected","streams":1,"queued":0}' "$(get /sse/status/brief -H "Authorization: Bearer $admin" | cut -d ' ' -f 2)"
+invalid 'coming back' "$short" 'has expired'
+hang_up staying
+is 'what was logged holds no token' 0 "$(grep -c -e "$(part 1)" -e "$(part 3)" -e access_token -e Bearer "$tmp/guarded.err")"
+stop guarded
+
+section 'Tokens: the secret'
+use_secret() { # WHAT MUST-SAY FILE
+    is "$1: refused at the start" '1 1' "$(with_cert --auth-secret "$3")"
+    has "$1: is told" "$2" "$(cat "$tmp/brief.err")"
+}
+printf '%31d' 0 >"$tmp/secret31"
+printf '%31d\n' 0 >"$tmp/secret31lf"
+printf '%32d\n' 0 >"$tmp/secret32"
+printf '%4097d' 0 >"$tmp/secret4097"
+: >"$tmp/secret0"
+use_secret '31 bytes' '32 to 4096 bytes' "$tmp/secret31"
+use_secret '31 bytes and a line feed' '32 to 4096 bytes' "$tmp/secret31lf"
+use_secret '4097 bytes' '32 to 4096 bytes' "$tmp/secret4097"
+use_secret 'an empty file' '32 to 4096 bytes' "$tmp/secret0"
+use_secret 'no file' 'No such file' "$tmp/nowhere"
+use_secret 'a folder' 'cannot read' "$tmp"
+is 'no name' '2 1' "$(with_cert --auth-secret '')"
+start secret32 --auth-secret "$tmp/secret32"
+SECRET=$(printf '%32d' 0)
+is '32 bytes will do, and the line feed is none of them' 404 "$(bearer "$(token "{\"sub\":\"a\",\"exp\":$later}")" /sse/status/a)"
+stop secret32
+start tokenless
+is 'without --auth-secret tokens are nobody'\''s business' 404 "$(status '/sse/status/a?access_token=x' -H 'Authorization: Bearer x')"
+stop tokenless
+start guarded-everywhere --auth-secret "$tmp/secret" --bind 0.0.0.0
+lacks 'with it there is nothing to warn of' warning: "$(grep -v connections "$tmp/guarded-everywhere.err")"
+stop guarded-everywhere
+SSE=$WITH_TLS SCHEME=https
+SECRET=$(cat "$tmp/secret")
+start guarded-https --auth-secret "$tmp/secret"
+is 'the same over HTTPS' '401 404' "$(status /sse/status/alice) $(bearer "$alice" /sse/status/alice)"
+
+section 'Tokens: what the README shows'
+readme() { # LANGUAGE: the block of it that makes a token
+    awk -v start="\`\`\`$1" '$0 == start { text = ""; on = 1; next } /^```$/ { if (on && text ~ /exp/) printf "%s", text; on = 0 } on { text = text $0 "\n" }' README.md
+}
+minted() { # LANGUAGE COMMAND...
+    _language=$1
+    shift
+    if have "$1" "a token made with $_language"; then
+        is "a token made with $_language" 200 \
+            "$(bearer "$(readme "$_language" | (cd "$tmp" && "$@" 2>&1))" /sse/connect/alice -I)"
+    fi
+}
+minted sh sh
+minted js node -
+minted python python3 -
+stop guarded-https
+fi
+
+# ==== Behind a proxy ==============================================================================
+
+if ! over_https; then
+section 'Behind a proxy'
+# A host of its own, so that the README's configurations can be used as they stand, ports and all.
+proxy_host() {
+    touch "$tmp/proxied"
+    ip netns add "$HOSTS-p" && ip -n "$HOSTS-p" link set lo up
+}
+shown() { # LANGUAGE: that block of the README
+    awk -v start="\`\`\`$1" '$0 == start { on = 1; next } /^```$/ { on = 0 } on' README.md
+}
+inside() { ip netns exec "$HOSTS-p" "$@"; }
+through() { # CURL OPTIONS...
+    inside curl -qsg --noproxy '*' -m 20 --http2 --cacert "$tmp/push.pem" --resolve push.example.org:443:127.0.0.1 "$@"
+}
+PUSH=https://push.example.org
+answers_200() { [ "$(through -o /dev/null -w '%{http_code}' $PUSH/health)" = 200 ]; }
+counts_streams() { through $PUSH/health | grep -q "\"streams\":$1,"; } # N
+run_nginx() {
+    mkdir -p "$tmp/nginx"
+    shown nginx >"$tmp/nginx/site"
+    printf '%s\n' 'daemon off;' 'pid nginx.pid;' 'error_log error.log;' 'events {}' 'http { include site; }' >"$tmp/nginx/nginx.conf"
+    cp "$tmp/push.pem" "$tmp/push-key.pem" "$tmp/nginx"
+    launch nginx ip netns exec "$HOSTS-p" nginx -p "$tmp/nginx" -c "$tmp/nginx/nginx.conf" -e stderr
+}
+run_haproxy() {
+    mkdir -p "$tmp/haproxy"
+    shown haproxy >"$tmp/haproxy/haproxy.cfg"
+    cat "$tmp/push.pem" "$tmp/push-key.pem" >"$tmp/haproxy/push-both.pem"
+    launch haproxy ip netns exec "$HOSTS-p" haproxy -C "$tmp/haproxy" -f haproxy.cfg -q
+}
+run_caddy() {
+    mkdir -p "$tmp/caddy"
+    shown caddy >"$tmp/caddy/Caddyfile"
+    cp "$tmp/push.pem" "$tmp/push-key.pem" "$tmp/caddy"
+    launch caddy ip netns exec "$HOSTS-p" env "HOME=$tmp/caddy" sh -c 'cd "$HOME" && exec caddy run'
+}
+if ! have openssl 'a proxy in front' || ! have ip 'a proxy in front'; then
+    :
+elif ! proxy_host >"$tmp/proxied.err" 2>&1; then
+    if [ "$CI" = true ]; then fail 'a proxy in front' "$(cat "$tmp/proxied.err")"
+    else skip 'a proxy in front' 'no network namespaces here: run as root'; fi
+else
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=push.example.org \
+        -addext 'subjectAltName=DNS:push.example.org' -keyout "$tmp/push-key.pem" -out "$tmp/push.pem" 2>"$tmp/openssl.err"
+    launch proxied ip netns exec "$HOSTS-p" "$SSE" --cors $PUSH --heartbeat 2
+    await ready proxied
+    for proxy in nginx haproxy caddy; do
+        section "Behind a proxy: $proxy"
+        have $proxy 'all of it' || continue
+        "run_$proxy"
+        if ! await answers_200; then
+            fail "$proxy starts" "$(cat "$tmp/$proxy.err")"
+            continue
+        fi
+        is 'HTTP/2 is spoken' 2 "$(through -o /dev/null -w '%{http_version}' $PUSH/health)"
+        launch "$proxy-stream" ip netns exec "$HOSTS-p" curl -qsN --noproxy '*' -m 100 --http2 --cacert "$tmp/push.pem" \
+            --resolve push.example.org:443:127.0.0.1 "$PUSH/sse/connect/$proxy"
+        eventually 'a stream opens' saw "$proxy-stream" 'Keep alive'
+        has 'a message is delivered' '"streams":1,"delivered":1' "$(through -d hello "$PUSH/sse/send/$proxy")"
+        eventually 'and comes at once' saw "$proxy-stream" '^data: hello$'
+        id=$(last_id "$proxy-stream")
+        twice() { [ "$(count "$proxy-stream" 'Keep alive')" -ge 3 ]; }
+        eventually 'keep-alives come' twice
+        hang_up "$proxy-stream"
+        eventually 'that the client has closed is noticed' counts_streams 0
+        through -d again "$PUSH/sse/send/$proxy" >/dev/null
+        through -N -m 2 -H "Last-Event-ID: $id" "$PUSH/sse/connect/$proxy" >"$tmp/$proxy-resumed.out"
+        is 'a stream is resumed' 1 "$(count "$proxy-resumed" '^data: again$')"
+        is 'a page of the public origin may use it' 200 "$(through -o /dev/null -w '%{http_code}' -H "Origin: $PUSH" "$PUSH/sse/status/$proxy")"
+        is 'another may not' 403 "$(through -o /dev/null -w '%{http_code}' -H 'Origin: https://evil.example' "$PUSH/sse/status/$proxy")"
+        is 'errors come as they are' 'application/problem+json 404' "$(through -o /dev/null -w '%{content_type} %{http_code}' "$PUSH/sse/status/nobody")"
+        eventually 'all that was before has left' counts_streams 0
+        launch "$proxy-many" ip netns exec "$HOSTS-p" curl -qsZN --noproxy '*' -m 100 --http2 --parallel-max 20 --cacert "$tmp/push.pem" \
+            --resolve push.example.org:443:127.0.0.1 -w '%{num_connects} connects\n' "$PUSH/sse/connect/$proxy[1-12]"
+        eventually 'twelve streams' counts_streams 12
+        for n in 1 2 3 4 5 6 7 8 9 10 11 12; do through "$PUSH/sse/disconnect/$proxy$n" >/dev/null; done
+        ended "$proxy-many" >/dev/null
+        is 'have their farewell each' 12 "$(count "$proxy-many" '^event: disconnected$')"
+        is 'over one connection of the browser' 1 "$(count "$proxy-many" '^1 connects$')"
+        end $proxy
+        ended $proxy >/dev/null
+    done
+    end proxied
+    is 'the server stops in order' 0 "$(ended proxied)"
+    is 'having said nothing out of the ordinary' '' "$(strange_lines proxied)"
+fi
+fi
+
 # ==== Stopping ====================================================================================
 
 section 'Stopping'
@@ -1633,6 +2111,12 @@ is 'the next client is served' 200 "$(status /health)"
 late slow-moved 'the second half of a head' 9900 16000
 is 'and its log has the answers' 8 "$(grep -c ' 408$' "$tmp/slow.err")"
 lacks 'and nothing that was in a head' SECRET "$(cat "$tmp/slow.err")"
+if over_https; then
+    for name in no-handshake half-handshake; do
+        ended $name >/dev/null
+        within "$name is abandoned after ten seconds" 9900 16000 "$(sed -n 's/^\[\([0-9]*\) ms\]$/\1/p' "$tmp/$name.out")"
+    done
+fi
 stop slow
 
 section 'A peer that vanishes'
