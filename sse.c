@@ -13,8 +13,11 @@
  * THE LIFE OF A MESSAGE
  *
  * 1. acceptor_accept() takes a connection and gives it a thread of its own, conn_thread().
+ *    Where HTTPS is spoken, conn_secure() shakes hands first; from then on the transport functions
+ *    encrypt, and nothing else knows.
  * 2. conn_read_head() reads; http_parse_head() turns the bytes into a struct http_request or a
- *    verdict; exchange_run() finds the route, checks who asks, receives the body, calls the handler.
+ *    verdict; exchange_run() finds the route, checks who asks (origin_objection() for pages,
+ *    exchange_authorize() where tokens are required), receives the body, calls the handler.
  * 3. handle_send() calls sse_send(), as any embedder could. The user is found in the table and
  *    pinned; log_append() frames the body for the wire, `id:` and `data:` lines and all, and puts
  *    the frame at the end of the user's log, a ring of bytes that keeps the newest messages.
@@ -54,10 +57,19 @@
  * MEMORY
  *
  * Everything is reserved when the server is created, and what is never used is never touched:
- * there is no allocation afterwards, so there is nothing a client could make grow, leak or
+ * there is no allocation of ours afterwards, so there is nothing a client could make grow, leak or
  * fragment. The bound is users x (slot + log) + connections x (stack + buffers) + bodies + the
- * program itself; it is printed at the start. What the kernel needs for threads and sockets comes on
- * top.
+ * program itself; it is printed at the start. OpenSSL does allocate as connections come: how much it
+ * can be made to is part of the bound, and held by how little of a handshake it is handed
+ * (tls_bio_read()). What the kernel needs for threads and sockets comes on top.
+ *
+ * SECURITY
+ *
+ * What strangers send is read by few functions, all pure and fuzzed: http_parse_head(),
+ * http_decode_chunk(), percent_decode(), host_split(), and what reads tokens. Of a token nothing is
+ * looked at before its signature. OpenSSL does all cryptography, in the one block under SSE_TLS;
+ * without it the program has neither HTTPS nor tokens, and refuses the options. Whatever runs out,
+ * memory in OpenSSL's hands included, costs a connection and not the program.
  *
  * LIMITS
  *
@@ -86,9 +98,10 @@
  *     Public API ............ configuration, servers, messages, routes of your own
  *     Limits and types ...... every structure with its locks
  *     Text and JSON ......... bounded buffers, UTF-8, percent-decoding, dates
- *     Transport ............. the few calls that touch a socket
+ *     Transport ............. the few calls that touch a socket, and all that touches OpenSSL
  *     HTTP parser ........... bytes in; a request, a verdict or "need more" out
  *     Origins ............... which web pages may use the server
+ *     Tokens ................ who may do what, where --auth-secret asks for it
  *     Users ................. the table, and who makes room
  *     Log ................... the ring of framed messages
  *     Streams ............... cursors, delivery, keep-alives, farewells
@@ -361,6 +374,7 @@ SSE_PRINTF(3, 4) int sse_fail(struct sse_exchange *exchange, int status, const c
 #include <time.h>
 #include <unistd.h>
 #ifdef __linux__
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #endif
 
@@ -378,6 +392,7 @@ enum {
     SSE_FIELDS_BYTES = 1280,    /* status line and fields of an answer, with a listed origin */
     SSE_SCRATCH_BYTES = 2048,   /* an answer's body, before it turns chunked */
     SSE_GATHERED = 16,          /* pipelined messages that are written together */
+    SSE_WARM_BUFFERS = 64,      /* free ones whose memory is kept */
     SSE_CHUNK_LINE_BYTES = 256, /* chunk size with its extensions */
     SSE_TRAILER_BYTES = 4096,   /* fields after a chunked body */
     SSE_TOKEN_BYTES = 2048, /* of an access token: its copy is decoded in the answer's scratch */
@@ -582,8 +597,10 @@ struct sse_server {
     uint32_t conns_open;          /* [C] */
     struct pollfd *watched;       /* [C] for each slot its socket while it is a stream, or -1 */
     struct buffers *buffers;      /* [C] max_connections of them */
-    struct buffers *buffers_free; /* [C] */
-    uint32_t buffers_made;        /* [C] */
+    struct buffers *buffers_warm; /* [C] free ones, SSE_WARM_BUFFERS at most */
+    struct buffers *buffers_cold; /* [C] free ones that were given back to the system as well */
+    uint32_t buffers_warm_count;  /* [C] */
+    uint32_t buffers_made;        /* [C] ever used */
     struct bodies bodies;
     struct route own_routes[SSE_OWN_ROUTES]; /* [I] once running */
     size_t own_route_count;                  /* [I] once running */
@@ -885,6 +902,9 @@ static ssize_t socket_write(int fd, struct iovec *parts, int count)
 #include <openssl/hmac.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 enum {
     TLS_IS_BUILT = 1,
@@ -1000,6 +1020,31 @@ static void tls_init(void)
     OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
 }
 
+/* Shakes hands with itself. What OpenSSL could not set up, for lack of memory or because of a kind of
+ * key that it has no use for, would otherwise show only when clients come. */
+static bool tls_works(SSL_CTX *context)
+{
+    SSL_CTX *client_context = SSL_CTX_new(TLS_client_method());
+    SSL *client = client_context ? SSL_new(client_context) : NULL, *server = SSL_new(context);
+    BIO *here = NULL, *there = NULL;
+    bool done = false;
+
+    if (client && server && BIO_new_bio_pair(&here, 0, &there, 0) == 1) {
+        SSL_set_bio(client, here, here);
+        SSL_set_bio(server, there, there);
+        SSL_set_connect_state(client);
+        SSL_set_accept_state(server);
+        for (int turns = 0; turns < 10 && !done; turns++) {
+            int far = SSL_do_handshake(client), near = SSL_do_handshake(server);
+            done = far == 1 && near == 1;
+        }
+    }
+    SSL_free(client);
+    SSL_free(server);
+    SSL_CTX_free(client_context);
+    return done;
+}
+
 /* Loads a certificate chain and its key into a new context, the caller's. SSE_OK, SSE_ENOMEM,
  * SSE_ECERT or SSE_EKEY; errno is then that of the file, or 0 if it is the content that is wrong. */
 static int tls_load(const char *cert_file, const char *key_file, struct ssl_ctx_st **out)
@@ -1016,6 +1061,8 @@ static int tls_load(const char *cert_file, const char *key_file, struct ssl_ctx_
     else if (SSL_CTX_use_PrivateKey_file(context, key_file, SSL_FILETYPE_PEM) != 1 ||
              SSL_CTX_check_private_key(context) != 1)
         code = SSE_EKEY;
+    else if (!tls_works(context))
+        code = SSE_ECERT;
     unsigned long error = ERR_peek_error();
     errno = ERR_SYSTEM_ERROR(error) ? ERR_GET_REASON(error) : 0;
     if (code != SSE_OK && ERR_GET_REASON(error) == ERR_R_MALLOC_FAILURE)
@@ -1137,6 +1184,14 @@ static void tls_end(struct transport *t)
     t->failed = false;
 }
 
+/* After a rush: malloc() keeps what connections have freed, unless it is told. */
+static void tls_tidy(void)
+{
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+}
+
 /* HMAC with SHA-256 (RFC 2104). False without memory. */
 static bool hmac_sha256(struct slice key, struct slice message, unsigned char mac[32])
 {
@@ -1220,6 +1275,10 @@ static void tls_say_end(struct transport *t)
 static void tls_end(struct transport *t)
 {
     (void)t;
+}
+
+static void tls_tidy(void)
+{
 }
 
 static bool hmac_sha256(struct slice key, struct slice message, unsigned char mac[32])
@@ -4618,13 +4677,30 @@ static int handle_task_with_obj(struct sse_exchange *x, void *arg)
  * all slots are taken, the connection that has been idle longest makes room: the accept loop takes
  * its thread over for the new one. */
 
+/* After a rush the system may have back what was touched: the pages that lie wholly in there. They
+ * will read as zeros. */
+static void memory_release(void *at, size_t len)
+{
+#ifdef MADV_DONTNEED
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE),
+              from = ((uintptr_t)at + page - 1) & ~(page - 1);
+    uintptr_t to = ((uintptr_t)at + len) & ~(page - 1);
+    if (from < to)
+        madvise((char *)at + (from - (uintptr_t)at), to - from, MADV_DONTNEED);
+#else
+    (void)at, (void)len;
+#endif
+}
+
 static void conn_take_buffers(struct conn *c)
 {
     struct sse_server *server = c->server;
     pthread_mutex_lock(&server->conns_lock);
-    c->buffers = server->buffers_free;
+    struct buffers **from = server->buffers_warm ? &server->buffers_warm : &server->buffers_cold;
+    server->buffers_warm_count -= server->buffers_warm != NULL;
+    c->buffers = *from;
     if (c->buffers)
-        server->buffers_free = c->buffers->next_free;
+        *from = c->buffers->next_free;
     else
         c->buffers = &server->buffers[server->buffers_made++];
     pthread_mutex_unlock(&server->conns_lock);
@@ -4639,8 +4715,13 @@ static void conn_give_buffers(struct conn *c)
     if (!c->buffers)
         return;
     pthread_mutex_lock(&server->conns_lock);
-    c->buffers->next_free = server->buffers_free;
-    server->buffers_free = c->buffers;
+    bool warm = server->buffers_warm_count < SSE_WARM_BUFFERS;
+    struct buffers **to = warm ? &server->buffers_warm : &server->buffers_cold;
+    server->buffers_warm_count += warm;
+    if (!warm)
+        memory_release(c->buffers, sizeof *c->buffers);
+    c->buffers->next_free = *to;
+    *to = c->buffers;
     pthread_mutex_unlock(&server->conns_lock);
     c->buffers = NULL;
     c->out = text_over(NULL, 0);
@@ -5053,6 +5134,7 @@ struct acceptor {
     int64_t paused_until_ms;
     int64_t complained_ms;
     int64_t look_ms; /* when to look again for clients that have closed */
+    uint32_t most;   /* connections at once, since memory was last given back */
 };
 
 /* Tells it why, without waiting: the answer fits any fresh socket's buffer. */
@@ -5168,6 +5250,17 @@ static void acceptor_sweep(struct acceptor *a, const struct pollfd *on)
     }
 }
 
+/* When a rush is over, what libraries keep of its memory goes back to the system. */
+static void acceptor_tidy(struct acceptor *a, uint32_t open)
+{
+    if (open > a->most)
+        a->most = open;
+    if (a->most >= SSE_WARM_BUFFERS && open < a->most / 2) {
+        tls_tidy();
+        a->most = open;
+    }
+}
+
 /* Looks whether the clients of streams have closed or said something: a thread that has nothing to
  * write does not watch its socket itself. It is woken without its user's lock; if that comes a
  * moment too early to be noticed, the next look wakes it. */
@@ -5190,7 +5283,9 @@ static void acceptor_look(struct sse_server *server, struct acceptor *a)
         pthread_mutex_unlock(&server->conns_lock); /* let others have it */
         pthread_mutex_lock(&server->conns_lock);
     }
+    uint32_t open = server->conns_open;
     pthread_mutex_unlock(&server->conns_lock);
+    acceptor_tidy(a, open);
 }
 
 /* Writes to `on` what poll() is to watch of them, and returns how many there are. */
@@ -5231,7 +5326,7 @@ static void config_explain(struct text *t, const struct sse_config *config, int 
         text_print(t, "cannot read %s: %s", file, strerror(error));
     else
         text_print(t,
-                   cert ? "%s holds no chain of certificates in PEM form"
+                   cert ? "%s holds no chain of certificates in PEM form that TLS can use"
                         : "%s holds no unencrypted key in PEM form that belongs to the certificate",
                    file);
 }

@@ -1591,12 +1591,11 @@ CURL_CA_BUNDLE=$tmp/first.pem
 
 section 'Tokens'
 base64url() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
-signed() { # HEADER CLAIMS, encoded
-    printf '%s.%s.%s' "$1" "$2" "$(printf '%s' "$1.$2" | openssl dgst -sha256 -hmac "$SECRET" -binary | base64url)"
+signed() { # HEADER CLAIMS [SECRET], encoded
+    printf '%s.%s.%s' "$1" "$2" "$(printf '%s' "$1.$2" | openssl dgst -sha256 -hmac "${3-$SECRET}" -binary | base64url)"
 }
-token() { # CLAIMS [HEADER]
-    _claims=$(printf '%s' "$1" | base64url)
-    signed "$(printf '%s' "${2-$JWT}" | base64url)" "$_claims"
+token() { # CLAIMS [HEADER [SECRET]]
+    signed "$(printf '%s' "${2-$JWT}" | base64url)" "$(printf '%s' "$1" | base64url)" "${3-$SECRET}"
 }
 JWT='{"alg":"HS256","typ":"JWT"}'
 SECRET=$(openssl rand -hex 32)
@@ -1662,7 +1661,7 @@ is 'other members of the header are nobody'\''s business' 404 "$(bearer "$(with 
 part() { printf '%s' "$alice" | cut -d . -f "$1"; } # N
 changed=$(printf '{"sub":"alice","exp":%s,"scope":"sse:admin"}' "$later" | base64url)
 invalid 'claims that were changed' "$(part 1).$changed.$(part 3)"
-invalid 'the secret of somebody else' "$(SECRET=$(openssl rand -hex 32); with "$JWT")"
+invalid 'the secret of somebody else' "$(token "{\"sub\":\"alice\",\"exp\":$later}" "$JWT" "$(openssl rand -hex 32)")"
 invalid 'no signature' "$(part 1).$(part 2)."
 invalid 'two parts' "$(part 1).$(part 2)"
 invalid 'four parts' "$alice."
@@ -1678,7 +1677,7 @@ invalid 'spaces within' "$(part 1). $(part 2).$(part 3)"
 for text in x . .. ... 'a.b.c' '"' "Bearer $alice"; do invalid "token '$text'" "$text"; done
 longest() { token "{\"sub\":\"alice\",\"exp\":$later,\"x\":\"$(printf "%0$1d" 0)\"}"; } # DIGITS
 n=$(longest 1400 | wc -c)
-fill=$((1400 + (2048 - n) / 4 * 3))
+fill=$((1400 + (2048 - n) * 3 / 4))
 within 'a token of almost 2048 bytes' 2040 2048 "$(longest $fill | wc -c)"
 is 'is taken' 404 "$(bearer "$(longest $fill)" /sse/status/alice)"
 invalid 'one that is longer' "$(longest $((fill + 9)))" 'too long'
@@ -1866,8 +1865,8 @@ through() { # CURL OPTIONS...
     inside curl -qsg --noproxy '*' -m 20 --http2 --cacert "$tmp/push.pem" --resolve push.example.org:443:127.0.0.1 "$@"
 }
 PUSH=https://push.example.org
-answers_200() { [ "$(through -o /dev/null -w '%{http_code}' $PUSH/health)" = 200 ]; }
-counts_streams() { through $PUSH/health | grep -q "\"streams\":$1,"; } # N
+answers_200() { [ "$(through -o /dev/null -w '%{http_code}' "$PUSH/health")" = 200 ]; }
+counts_streams() { through "$PUSH/health" | grep -q "\"streams\":$1,"; } # N
 run_nginx() {
     mkdir -p "$tmp/nginx"
     shown nginx >"$tmp/nginx/site"
@@ -1885,7 +1884,7 @@ run_caddy() {
     mkdir -p "$tmp/caddy"
     shown caddy >"$tmp/caddy/Caddyfile"
     cp "$tmp/push.pem" "$tmp/push-key.pem" "$tmp/caddy"
-    launch caddy ip netns exec "$HOSTS-p" env "HOME=$tmp/caddy" sh -c 'cd "$HOME" && exec caddy run'
+    launch caddy ip netns exec "$HOSTS-p" env -C "$tmp/caddy" "HOME=$tmp/caddy" caddy run
 }
 if ! have openssl 'a proxy in front' || ! have ip 'a proxy in front'; then
     :
@@ -1905,7 +1904,7 @@ else
             fail "$proxy starts" "$(cat "$tmp/$proxy.err")"
             continue
         fi
-        is 'HTTP/2 is spoken' 2 "$(through -o /dev/null -w '%{http_version}' $PUSH/health)"
+        is 'HTTP/2 is spoken' 2 "$(through -o /dev/null -w '%{http_version}' "$PUSH/health")"
         launch "$proxy-stream" ip netns exec "$HOSTS-p" curl -qsN --noproxy '*' -m 100 --http2 --cacert "$tmp/push.pem" \
             --resolve push.example.org:443:127.0.0.1 "$PUSH/sse/connect/$proxy"
         eventually 'a stream opens' saw "$proxy-stream" 'Keep alive'
@@ -1924,7 +1923,7 @@ else
         is 'errors come as they are' 'application/problem+json 404' "$(through -o /dev/null -w '%{content_type} %{http_code}' "$PUSH/sse/status/nobody")"
         eventually 'all that was before has left' counts_streams 0
         launch "$proxy-many" ip netns exec "$HOSTS-p" curl -qsZN --noproxy '*' -m 100 --http2 --parallel-max 20 --cacert "$tmp/push.pem" \
-            --resolve push.example.org:443:127.0.0.1 -w '%{num_connects} connects\n' "$PUSH/sse/connect/$proxy[1-12]"
+            --resolve push.example.org:443:127.0.0.1 -w '%{num_connects} connects\n' "$PUSH/sse/connect/${proxy}[1-12]"
         eventually 'twelve streams' counts_streams 12
         for n in 1 2 3 4 5 6 7 8 9 10 11 12; do through "$PUSH/sse/disconnect/$proxy$n" >/dev/null; done
         ended "$proxy-many" >/dev/null

@@ -95,10 +95,11 @@ static void host_start(struct host *host, const char *name)
     config.log = count_line;
     config.log_arg = host;
     expect(sse_create(&host->server, &config) == SSE_OK, "sse_create() failed");
-    expect(
-        sse_route(host->server, "GET", "/hello/{userId}", SSE_SUBJECT, "greets", answer_hello, host) == SSE_OK &&
-            sse_route(host->server, "POST", "/length", SSE_PUBLISHER, "measures", answer_length, host) == SSE_OK,
-        "sse_route() failed");
+    expect(sse_route(host->server, "GET", "/hello/{userId}", SSE_SUBJECT, "greets", answer_hello,
+                     host) == SSE_OK &&
+               sse_route(host->server, "POST", "/length", SSE_PUBLISHER, "measures", answer_length,
+                         host) == SSE_OK,
+           "sse_route() failed");
     expect(pthread_create(&host->runner, NULL, run, host) == 0, "no thread for sse_run()");
 }
 

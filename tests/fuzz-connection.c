@@ -35,8 +35,9 @@ static void make_token(void)
 {
     unsigned char mac[32];
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    int n = snprintf(TOKEN, sizeof TOKEN, "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIiwiZXhwIjo5OTk5OTk5"
-                                          "OTk5OSwic2NvcGUiOiJzc2U6cHVibGlzaCJ9");
+    int n = snprintf(TOKEN, sizeof TOKEN,
+                     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIiwiZXhwIjo5OTk5OTk5"
+                     "OTk5OSwic2NvcGUiOiJzc2U6cHVibGlzaCJ9");
     require(hmac_sha256(slice_of(SECRET), (struct slice){TOKEN, (size_t)n}, mac));
     TOKEN[n++] = '.';
     unsigned bits = 0;
@@ -94,7 +95,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
             unlink(cert);
             unlink(key);
             rmdir(dir);
-            servers[i]->config.cert_file = servers[i]->config.key_file = ""; /* only asked whether */
+            servers[i]->config.cert_file = servers[i]->config.key_file =
+                ""; /* only asked whether */
             continue;
         }
 #endif
@@ -248,7 +250,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         free_bodies++;
     require(free_bodies == server->bodies.count);
     uint32_t free_buffers = 0;
-    for (struct buffers *b = server->buffers_free; b; b = b->next_free)
+    for (struct buffers *b = server->buffers_warm; b; b = b->next_free)
+        free_buffers++;
+    for (struct buffers *b = server->buffers_cold; b; b = b->next_free)
         free_buffers++;
     require(free_buffers == server->buffers_made);
     for (uint32_t i = 0; i < server->users_made; i++)

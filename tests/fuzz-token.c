@@ -62,7 +62,8 @@ static void check_object(const char *bytes, size_t len)
             require(members[k].name.len != name.len ||
                     memcmp(members[k].name.at, name.at, name.len) != 0);
         for (size_t k = 0; k < name.len; k++) /* decoded strings are UTF-8, but may hold \u0000 */
-            require(!name.at[k] || utf8_sequence((const unsigned char *)name.at + k, name.len - k) ||
+            require(!name.at[k] ||
+                    utf8_sequence((const unsigned char *)name.at + k, name.len - k) ||
                     ((unsigned char)name.at[k] & 0xC0) == 0x80);
     }
     free(at);
