@@ -1061,7 +1061,7 @@ static int tls_load(const char *cert_file, const char *key_file, struct ssl_ctx_
     else if (SSL_CTX_use_PrivateKey_file(context, key_file, SSL_FILETYPE_PEM) != 1 ||
              SSL_CTX_check_private_key(context) != 1)
         code = SSE_EKEY;
-    else if (!tls_works(context))
+    if (code == SSE_OK && !tls_works(context))
         code = SSE_ECERT;
     unsigned long error = ERR_peek_error();
     errno = ERR_SYSTEM_ERROR(error) ? ERR_GET_REASON(error) : 0;
@@ -2162,7 +2162,9 @@ static bool json_take_string(struct json *j, struct slice *value)
             *to++ = c;
             continue;
         }
-        c = j->at < j->end ? *j->at++ : 0;
+        if (j->at == j->end)
+            return false;
+        c = *j->at++;
         size_t n = c == 'u' ? json_unicode(j, to) : 1;
         letter = c && c != 'u' ? strchr(letters, c) : NULL;
         if (n == 0 || (c != 'u' && !letter))
@@ -2203,57 +2205,72 @@ static bool json_take_word(struct json *j, const char *word)
     return there;
 }
 
-/* Takes any value, of which arrays and objects may lie `depth` deep. */
-static bool json_take_value(struct json *j, unsigned depth)
+static bool json_take_scalar(struct json *j)
 {
     struct slice ignored;
-    char first = j->at < j->end ? *j->at : 0, last = first == '{' ? '}' : ']';
-
-    if (first == '"')
+    if (j->at < j->end && *j->at == '"')
         return json_take_string(j, &ignored);
-    if (first != '{' && first != '[')
-        return json_take_word(j, "true") || json_take_word(j, "false") ||
-               json_take_word(j, "null") || json_take_number(j);
-    if (depth == 0)
-        return false;
-    j->at++;
+    return json_take_word(j, "true") || json_take_word(j, "false") || json_take_word(j, "null") ||
+           json_take_number(j);
+}
+
+/* A member's name and its colon, with white space around. */
+static bool json_take_name(struct json *j, struct slice *name)
+{
     json_skip_space(j);
-    if (json_take(j, last))
-        return true;
-    do {
-        json_skip_space(j);
-        if (first == '{') {
-            if (!json_take_string(j, &ignored))
-                return false;
-            json_skip_space(j);
-            if (!json_take(j, ':'))
-                return false;
-            json_skip_space(j);
-        }
-        if (!json_take_value(j, depth - 1))
+    if (!json_take_string(j, name))
+        return false;
+    json_skip_space(j);
+    bool there = json_take(j, ':');
+    json_skip_space(j);
+    return there;
+}
+
+/* Takes any value. What is open, arrays and objects, stands in a small stack: by what closes it. */
+static bool json_take_value(struct json *j)
+{
+    char closers[SSE_JSON_DEPTH];
+    unsigned depth = 0;
+    struct slice ignored;
+
+    for (;;) {
+        bool object = json_take(j, '{'), opened = object || json_take(j, '[');
+        if (opened && depth == SSE_JSON_DEPTH)
+            return false;
+        if (opened)
+            closers[depth++] = object ? '}' : ']';
+        else if (!json_take_scalar(j))
             return false;
         json_skip_space(j);
-    } while (json_take(j, ','));
-    return json_take(j, last);
+        bool more = opened && !json_take(j, closers[depth - 1]);
+        depth -= opened && !more;
+        while (depth > 0 && !more) { /* a value has ended */
+            json_skip_space(j);
+            more = json_take(j, ',');
+            if (!more && !json_take(j, closers[depth - 1]))
+                return false;
+            depth -= !more;
+        }
+        if (!more)
+            return true;
+        json_skip_space(j);
+        if (closers[depth - 1] == '}' && !json_take_name(j, &ignored))
+            return false;
+    }
 }
 
 /* A member of the outermost object. */
 static bool json_take_member(struct json *j, struct member *m)
 {
-    json_skip_space(j);
-    if (!json_take_string(j, &m->name))
+    if (!json_take_name(j, &m->name) || j->at == j->end)
         return false;
-    json_skip_space(j);
-    if (!json_take(j, ':'))
-        return false;
-    json_skip_space(j);
     char *from = j->at;
-    m->kind = from < j->end ? *from : 0;
+    m->kind = *from;
     if (m->kind == '-' || (m->kind >= '0' && m->kind <= '9'))
         m->kind = '0';
     if (m->kind == '"')
         return json_take_string(j, &m->value);
-    if (!json_take_value(j, SSE_JSON_DEPTH))
+    if (!json_take_value(j))
         return false;
     m->value = (struct slice){from, (size_t)(j->at - from)};
     return true;
@@ -5817,7 +5834,7 @@ static void option_apply(struct sse_config *config, const struct config_option *
 
     bool is_file = o->kind == OPTION_CERT || o->kind == OPTION_KEY || o->kind == OPTION_SECRET;
 
-    if ((o->takes != NULL) != (value != NULL) || (is_file && (!TLS_IS_BUILT || !*value)))
+    if ((o->takes != NULL) != (value != NULL) || (is_file && (!TLS_IS_BUILT || (value && !*value))))
         usage_error(o);
     value = value ? value : "";
     switch (o->kind) {
