@@ -5185,6 +5185,12 @@ static bool refused_turn(struct refused *r)
     return n != 0;
 }
 
+static short refused_wants(const struct refused *r)
+{
+    short input = POLLIN;
+    return r->transport.tls ? tls_wants(&r->transport) : input;
+}
+
 static void refused_end(struct refused *r)
 {
     tls_end(&r->transport);
@@ -5311,9 +5317,7 @@ static unsigned acceptor_watch_refused(const struct acceptor *a, struct pollfd *
     unsigned n = 0;
     for (const struct refused *r = a->refused; r < a->refused + SSE_REFUSED; r++)
         if (r->transport.fd >= 0)
-            on[n++] =
-                (struct pollfd){.fd = r->transport.fd,
-                                .events = r->transport.tls ? tls_wants(&r->transport) : POLLIN};
+            on[n++] = (struct pollfd){.fd = r->transport.fd, .events = refused_wants(r)};
     return n;
 }
 
