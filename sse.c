@@ -1367,12 +1367,21 @@ static void transport_linger(struct transport *t)
             return;
 }
 
+/* What poll() is to wait for before a handshake goes on, or else before a read. */
+static short transport_wants(const struct transport *t)
+{
+    if (t->tls)
+        return tls_wants(t);
+    return POLLIN;
+}
+
 /* Shakes hands over a socket that has none of it yet. False if that failed, or took too long. */
 static bool transport_secure(struct transport *t, struct ssl_ctx_st *context, int64_t deadline_ms)
 {
     ssize_t n = tls_start(t, context) ? IO_LATER : 0;
     while (n == IO_LATER)
-        if ((n = tls_handshake(t)) == IO_LATER && !transport_wait(t, tls_wants(t), deadline_ms))
+        if ((n = tls_handshake(t)) == IO_LATER &&
+            !transport_wait(t, transport_wants(t), deadline_ms))
             return false;
     return n > 0;
 }
@@ -5185,12 +5194,6 @@ static bool refused_turn(struct refused *r)
     return n != 0;
 }
 
-static short refused_wants(const struct refused *r)
-{
-    short input = POLLIN;
-    return r->transport.tls ? tls_wants(&r->transport) : input;
-}
-
 static void refused_end(struct refused *r)
 {
     tls_end(&r->transport);
@@ -5317,7 +5320,8 @@ static unsigned acceptor_watch_refused(const struct acceptor *a, struct pollfd *
     unsigned n = 0;
     for (const struct refused *r = a->refused; r < a->refused + SSE_REFUSED; r++)
         if (r->transport.fd >= 0)
-            on[n++] = (struct pollfd){.fd = r->transport.fd, .events = refused_wants(r)};
+            on[n++] =
+                (struct pollfd){.fd = r->transport.fd, .events = transport_wants(&r->transport)};
     return n;
 }
 
