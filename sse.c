@@ -1379,10 +1379,12 @@ static short transport_wants(const struct transport *t)
 static bool transport_secure(struct transport *t, struct ssl_ctx_st *context, int64_t deadline_ms)
 {
     ssize_t n = tls_start(t, context) ? IO_LATER : 0;
-    while (n == IO_LATER)
-        if ((n = tls_handshake(t)) == IO_LATER &&
-            !transport_wait(t, transport_wants(t), deadline_ms))
+    while (n == IO_LATER) {
+        n = tls_handshake(t);
+        if (n == IO_LATER &&
+            (now_ms() >= deadline_ms || !transport_wait(t, transport_wants(t), deadline_ms)))
             return false;
+    }
     return n > 0;
 }
 

@@ -1,12 +1,16 @@
 /* bench - measures what a server costs, and checks what it measures.
  *
- *     bench ./sse [STREAMS]        default 1000; each takes a descriptor here and one there
+ *     bench ./sse [STREAMS [CERT KEY]]     default 1000; each takes a descriptor here and one there
+ *
+ * With CERT and KEY, in a build with OpenSSL, all of that goes over HTTPS.
  *
  * Starts the server itself on a free port, opens that many streams of a user each, and reports:
  * time until ready, resident memory before the first client and per open stream, processor time
  * while idle, the cost of publishing over persistent connections, one message at a time, pipelined and
  * by several senders at once, the delay from request to stream with one sender for all users, alone and with a stuck reader among them (in
- * turns, five times each), and how long SIGTERM takes with everything open. Every stream must have had its greeting, each message
+ * turns, five times each), the same while strangers throw
+ * garbage and slow requests at it, and what of that stays, and how long SIGTERM takes with everything open.
+ * Every stream must have had its greeting, each message
  * once and in order, and its farewell; otherwise it says so and exits with 1. */
 
 #define _POSIX_C_SOURCE 200809L
@@ -27,7 +31,11 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef SSE_TLS
+#include <openssl/ssl.h>
+#endif
 
+enum { SLOW = 1000, GARBAGE = 10000, FDS = 65536 };
 enum { IDLE_SECONDS = 10, SENDS = 20000, TOGETHER = 16, ANSWER_BYTES = 8192, PATIENCE_MS = 30000 };
 
 struct server {
@@ -36,7 +44,8 @@ struct server {
     double ready_ms;
 };
 
-static pid_t started; /* the server */
+static pid_t started;          /* the server */
+static const char *cert, *key; /* NULL for plain HTTP */
 
 __attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...)
 {
@@ -66,7 +75,7 @@ static struct server server_start(const char *program, int streams)
     int ends[2];
     double began = now_ms();
 
-    snprintf(connections, sizeof connections, "%d", streams + 64);
+    snprintf(connections, sizeof connections, "%d", streams + 2 * SLOW);
     if (pipe(ends) != 0 || (s.pid = fork()) < 0)
         fail("cannot start anything: %s", strerror(errno));
     if (s.pid == 0) {
@@ -74,7 +83,7 @@ static struct server server_start(const char *program, int streams)
         close(ends[0]);
         close(ends[1]);
         execl(program, program, "-q", "-p", "0", "--max-connections", connections, "--max-users",
-              connections, (char *)NULL);
+              connections, cert ? "--cert" : (char *)NULL, cert, "--key", key, (char *)NULL);
         _exit(127);
     }
     started = s.pid;
@@ -89,7 +98,82 @@ static struct server server_start(const char *program, int streams)
     return s;
 }
 
-static int dial(const struct server *s)
+#ifdef SSE_TLS
+
+static SSL *wires[FDS]; /* by descriptor */
+
+static void secure(int fd)
+{
+    static SSL_CTX *context;
+    if (!context)
+        context = SSL_CTX_new(TLS_client_method());
+    if (fd >= FDS || !(wires[fd] = SSL_new(context)) || SSL_set_fd(wires[fd], fd) != 1 ||
+        SSL_connect(wires[fd]) != 1)
+        fail("the handshake failed");
+    SSL_set_mode(wires[fd], SSL_MODE_RELEASE_BUFFERS);
+}
+
+static ssize_t get(int fd, char *to, size_t len)
+{
+    return cert ? SSL_read(wires[fd], to, (int)len) : recv(fd, to, len, 0);
+}
+
+static ssize_t put(int fd, const char *bytes, size_t len)
+{
+    return cert ? SSL_write(wires[fd], bytes, (int)len) : send(fd, bytes, len, MSG_NOSIGNAL);
+}
+
+static bool is_pending(int fd)
+{
+    return cert && SSL_pending(wires[fd]) > 0;
+}
+
+static void hang_up(int fd)
+{
+    if (cert)
+        SSL_free(wires[fd]);
+    close(fd);
+}
+
+#else
+
+static void secure(int fd)
+{
+    (void)fd;
+    fail("this build has no OpenSSL");
+}
+
+static ssize_t get(int fd, char *to, size_t len)
+{
+    return recv(fd, to, len, 0);
+}
+
+static ssize_t put(int fd, const char *bytes, size_t len)
+{
+    return send(fd, bytes, len, MSG_NOSIGNAL);
+}
+
+static bool is_pending(int fd)
+{
+    (void)fd;
+    return false;
+}
+
+static void hang_up(int fd)
+{
+    close(fd);
+}
+
+#endif
+
+/* Waits for something to read. */
+static bool is_readable(int fd, int wait_ms)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return is_pending(fd) || poll(&p, 1, wait_ms) == 1;
+}
+
+static int dial_plain(const struct server *s)
 {
     struct sockaddr_in to = {.sin_family = AF_INET,
                              .sin_port = htons((unsigned short)s->port),
@@ -101,10 +185,18 @@ static int dial(const struct server *s)
     return fd;
 }
 
+static int dial(const struct server *s)
+{
+    int fd = dial_plain(s);
+    if (cert)
+        secure(fd);
+    return fd;
+}
+
 static void say(int fd, const char *text)
 {
     size_t len = strlen(text);
-    if (send(fd, text, len, MSG_NOSIGNAL) != (ssize_t)len)
+    if (put(fd, text, len) != (ssize_t)len)
         fail("cannot send a request: %s", strerror(errno));
 }
 
@@ -114,10 +206,9 @@ static size_t hear(int fd, const char *wanted, char *got)
 {
     size_t len = 0;
     for (;;) {
-        struct pollfd p = {.fd = fd, .events = POLLIN};
-        if (poll(&p, 1, PATIENCE_MS) != 1 || len == ANSWER_BYTES - 1)
+        if (!is_readable(fd, PATIENCE_MS) || len == ANSWER_BYTES - 1)
             fail("waited in vain for: %s", wanted);
-        ssize_t n = recv(fd, got + len, ANSWER_BYTES - 1 - len, 0);
+        ssize_t n = get(fd, got + len, ANSWER_BYTES - 1 - len);
         if (n <= 0)
             fail("the server closed; waited for: %s", wanted);
         len += (size_t)n;
@@ -132,10 +223,9 @@ static void hear_times(int fd, const char *what, int times, char *got, size_t si
 {
     size_t len = 0;
     for (;;) {
-        struct pollfd p = {.fd = fd, .events = POLLIN};
-        if (poll(&p, 1, PATIENCE_MS) != 1)
+        if (!is_readable(fd, PATIENCE_MS))
             fail("waited in vain for: %s", what);
-        ssize_t n = len < size - 1 ? recv(fd, got + len, size - 1 - len, 0) : 0;
+        ssize_t n = len < size - 1 ? get(fd, got + len, size - 1 - len) : 0;
         if (n <= 0)
             fail("the server closed; waited for: %s", what);
         len += (size_t)n;
@@ -227,7 +317,7 @@ static void publish(const struct server *s, int stream)
     double took = now_ms() - began;
     printf("publish, one at a time   %8.0f messages/s, %.1f us of server CPU each\n",
            SENDS / took * 1e3, (server_cpu_ms(s) - cpu) * 1e3 / SENDS);
-    close(fd);
+    hang_up(fd);
 }
 
 /* Several messages at a time, pipelined over one connection or each over one of its own: all
@@ -265,7 +355,7 @@ static void publish_together(const struct server *s, int stream, int senders)
     printf("publish, %2d x %2d at once %8.0f messages/s, %.1f us of server CPU each\n", senders,
            each, SENDS / took * 1e3, (server_cpu_ms(s) - cpu) * 1e3 / SENDS);
     for (int i = 0; i < senders; i++)
-        close(fds[i]);
+        hang_up(fds[i]);
 }
 
 static int by_size(const void *a, const void *b)
@@ -294,7 +384,7 @@ static int send_to_stuck(const struct server *s, int fd, int stuck)
     hear(fd, "}\n", got);
     if (!strstr(got, "\"streams\":0"))
         return stuck;
-    close(stuck);
+    hang_up(stuck);
     return dial_stuck(s);
 }
 
@@ -319,9 +409,9 @@ static double round_robin(const struct server *s, const int *streams, int count,
         delay_us[i] = (now_ms() - began) * 1e3;
         hear(fd, "\"streams\":1,\"delivered\":1}\n", got);
     }
-    close(fd);
+    hang_up(fd);
     if (beside)
-        close(stuck);
+        hang_up(stuck);
     qsort(delay_us, SENDS, sizeof *delay_us, by_size);
     return delay_us[SENDS * 99 / 100];
 }
@@ -349,8 +439,104 @@ static void drain(const int *streams, int count)
 {
     char got[ANSWER_BYTES];
     for (int i = 0; i < count; i++)
-        while (recv(streams[i], got, sizeof got, MSG_DONTWAIT) > 0)
+        while (is_readable(streams[i], 0) && get(streams[i], got, sizeof got) > 0)
             ;
+}
+
+/* The delay of one message, from request to stream. */
+static double one_delay_us(int sender, int stream, int user)
+{
+    char request[160], got[ANSWER_BYTES];
+    snprintf(request, sizeof request,
+             "POST /sse/send/u%d HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\nhi", user);
+    double began = now_ms();
+    say(sender, request);
+    hear(stream, "data: hi\n\n", got);
+    double took = (now_ms() - began) * 1e3;
+    hear(sender, "\"streams\":1,\"delivered\":1}\n", got);
+    return took;
+}
+
+/* Strangers, in a process of their own: slow requests that gain a byte a second, and garbage, evenly
+ * spread over some seconds. */
+static void besiege(const struct server *s, int seconds)
+{
+    static const char *const garbage[] = {"",
+                                          "GET / HTTP/9.9\r\n\r\n",
+                                          "\x16\x03\x01\x02",
+                                          "\xff\xfe\xfd",
+                                          "POST /sse/send/x HTTP/1.1\r\nContent-Length: 9\r\n\r\n",
+                                          "GET /sse/connect/%00 HTTP/1.1\r\nHost: a\r\n\r\n"};
+    static int slow[SLOW];
+    double began = now_ms(), second = 0;
+
+    for (int i = 0; i < SLOW; i++)
+        slow[i] = dial_plain(s);
+    for (int i = 0; i < GARBAGE; i++) {
+        double due = began + (double)i * seconds * 1e3 / GARBAGE, left = due - now_ms();
+        struct timespec rest = {.tv_nsec = left > 0 ? (long)(left * 1e6) % 1000000000 : 0};
+        nanosleep(&rest, NULL);
+        if (due >= began + second * 1e3) {
+            for (int k = 0; k < SLOW; k++) /* "GETGETGET...", or as much of a handshake */
+                send(slow[k], cert ? "\x16" : "GET" + i % 3, 1, MSG_NOSIGNAL);
+            second++;
+        }
+        const char *bytes = garbage[i % 6];
+        int fd = dial_plain(s);
+        send(fd, bytes, strlen(bytes), MSG_NOSIGNAL);
+        close(fd);
+    }
+    _exit(0);
+}
+
+/* Messages at an even pace for some seconds, with or without strangers. Leaves median and 99th
+ * percentile of the delay, in microseconds. */
+static void paced(const struct server *s, const int *streams, int count, int seconds, double out[2])
+{
+    enum { PER_SECOND = 500, MOST = 20 * PER_SECOND };
+    static double delay_us[MOST];
+    int n = seconds * PER_SECOND, sender = dial(s);
+    double began = now_ms();
+
+    for (int i = 0; i < n; i++) {
+        double left = began + i * 1e3 / PER_SECOND - now_ms();
+        struct timespec rest = {.tv_nsec = left > 0 ? (long)(left * 1e6) % 1000000000 : 0};
+        nanosleep(&rest, NULL);
+        delay_us[i] = one_delay_us(sender, streams[i % count], i % count);
+    }
+    hang_up(sender);
+    qsort(delay_us, (size_t)n, sizeof *delay_us, by_size);
+    out[0] = delay_us[n / 2];
+    out[1] = delay_us[n * 99 / 100];
+}
+
+static void siege(const struct server *s, const int *streams, int count)
+{
+    enum { SECONDS = 10 };
+    double before[2], during[2], after[2];
+    long threads = status_field(s, "Threads:"), size = status_field(s, "VmRSS:");
+    int status;
+
+    drain(streams, count);
+    paced(s, streams, count, SECONDS, before);
+    pid_t strangers = fork();
+    if (strangers == 0)
+        besiege(s, SECONDS);
+    paced(s, streams, count, SECONDS, during);
+    if (waitpid(strangers, &status, 0) != strangers || status != 0)
+        fail("the strangers failed");
+    double since = now_ms();
+    while (status_field(s, "Threads:") > threads)
+        if (now_ms() - since > PATIENCE_MS)
+            fail("%ld threads stay, of %ld", status_field(s, "Threads:"), threads);
+        else
+            poll(NULL, 0, 50);
+    paced(s, streams, count, SECONDS / 2, after);
+    printf("delay, quiet             %8.0f us median, %.0f us p99\n", before[0], before[1]);
+    printf("besieged by %d + %d   %8.0f us median, %.0f us p99\n", SLOW, GARBAGE, during[0],
+           during[1]);
+    printf("afterwards               %8.0f us median, %.0f us p99; %+ld KiB resident\n", after[0],
+           after[1], status_field(s, "VmRSS:") - size);
 }
 
 static void idle(const struct server *s, const int *streams, int count)
@@ -374,12 +560,12 @@ static void stop(const struct server *s, const int *streams, int count)
     for (int i = 0; i < count; i++) {
         size_t len = 0;
         ssize_t n;
-        while ((n = recv(streams[i], got + len, sizeof got - 1 - len, 0)) > 0)
+        while ((n = get(streams[i], got + len, sizeof got - 1 - len)) > 0)
             len += (size_t)n;
         got[len] = 0;
         if (!strstr(got, "retry: "))
             fail("stream %d was closed without a word", i);
-        close(streams[i]);
+        hang_up(streams[i]);
     }
     if (waitpid(s->pid, &status, 0) != s->pid || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
         fail("the server did not exit with 0");
@@ -391,12 +577,17 @@ int main(int argc, char **argv)
     int count = argc > 2 ? atoi(argv[2]) : 1000;
     struct rlimit limit;
 
-    if (argc < 2 || count < 1)
-        fail("usage: bench ./sse [STREAMS]");
+    if (argc < 2 || count < 1 || argc == 4)
+        fail("usage: bench ./sse [STREAMS [CERT KEY]]");
+    if (argc > 4) {
+        cert = argv[3];
+        key = argv[4];
+    }
+    signal(SIGPIPE, SIG_IGN);
     getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
-    if (limit.rlim_cur < (rlim_t)count + 64)
+    if (limit.rlim_cur < (rlim_t)count + 2 * SLOW)
         fail("%d streams need descriptors, and the limit is %ju", count, (uintmax_t)limit.rlim_cur);
     int *streams = calloc((size_t)count, sizeof *streams);
     if (!streams)
@@ -421,6 +612,7 @@ int main(int argc, char **argv)
     publish_together(&s, streams[0], 1);
     publish_together(&s, streams[0], TOGETHER);
     stuck_reader(&s, streams, count);
+    siege(&s, streams, count);
     stop(&s, streams, count);
     free(streams);
     return 0;
