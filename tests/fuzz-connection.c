@@ -112,6 +112,7 @@ struct client {
     size_t len;
     size_t got;
     char *output;
+    struct acceptor acceptor;
 };
 
 static bool client_read(struct client *c, int wait_ms)
@@ -133,6 +134,8 @@ static void client_write(struct client *c, const char *at, size_t len)
         ssize_t n = send(c->fd, at, len, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0 && (errno != EAGAIN || !client_read(c, 1)))
             return;
+        if (n < 0)
+            acceptor_look(c->server, &c->acceptor);
         at += n > 0 ? n : 0;
         len -= n > 0 ? (size_t)n : 0;
     }
@@ -142,7 +145,6 @@ static void client_write(struct client *c, const char *at, size_t len)
 static void *client_run(void *arg)
 {
     struct client *c = arg;
-    struct acceptor a = {.paused_until_ms = 0};
     struct slice rest = {c->at, c->len};
     bool open = true;
 
@@ -163,7 +165,7 @@ static void *client_run(void *arg)
     }
     shutdown(c->fd, SHUT_WR);
     while (open && client_read(c, 1))
-        acceptor_look(c->server, &a);
+        acceptor_look(c->server, &c->acceptor);
     close(c->fd);
     return NULL;
 }
