@@ -34,8 +34,8 @@ SERVE = --port 8443 --cert $(BUILD)/localhost.pem --key $(BUILD)/localhost-key.p
 CERTIFICATE = $(BUILD)/localhost.pem
 endif
 
-TESTERS = $(BUILD)/unit $(BUILD)/raw $(BUILD)/bench $(BUILD)/embed
-HTTPS_TESTERS = $(BUILD)/tls/sse $(BUILD)/tls/unit $(BUILD)/tls/raw $(BUILD)/tls/embed
+TESTERS = $(BUILD)/unit $(BUILD)/raw $(BUILD)/bench $(BUILD)/embed $(BUILD)/faults
+HTTPS_TESTERS = $(addprefix $(BUILD)/tls/, sse unit raw bench embed faults)
 
 .PHONY: all run test bench install uninstall clean FORCE
 
@@ -50,6 +50,8 @@ run: sse $(CERTIFICATE)
 test: sse $(TESTERS)
 	@echo '#include <openssl/ssl.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 || exit 0; \
 	$(MAKE) $(HTTPS_TESTERS)
+	@echo '#include <stdlib.h>' | $(CC) $(CPPFLAGS) -dM -E - | grep -q __GLIBC__ || exit 0; \
+	$(MAKE) $(BUILD)/preload.so
 	BUILD=$(BUILD) ./test.sh
 
 bench: sse $(BUILD)/bench
@@ -68,6 +70,9 @@ $(BUILD)/tls/%: tests/%.c tests/unit-http.h tests/unit-store.h sse.c $(BUILD)/ho
 
 $(BUILD)/tls/sse: sse.c $(BUILD)/how
 	$(COMPILE) $(WITH_OPENSSL) -o $@ sse.c $(LINK) $(OPENSSL_LIBS)
+
+$(BUILD)/preload.so: tests/preload.c $(BUILD)/how
+	$(COMPILE) -shared -fPIC -o $@ $< -ldl
 
 $(BUILD)/localhost.pem: | $(BUILD)/how
 	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 \

@@ -2059,6 +2059,126 @@ else
     stop bounded
 fi
 
+# ==== Faults ======================================================================================
+
+section 'Faults'
+for where in /dev/full '&-'; do
+    if [ "$where" = /dev/full ] && [ ! -c /dev/full ]; then skip 'a log on a full disk' 'there is no /dev/full'; continue; fi
+    launch logless sh -c "exec \"\$@\" 2>$where" sh "$SSE" --port 0
+    await ready logless
+    use logless
+    is "a log that cannot be written ($where) is no reason to stop" 202 "$(status /sse/send/a -d x)"
+    end logless
+    is 'nor to end with an error' 0 "$(ended logless)"
+done
+mkfifo "$tmp/log"
+exec 9<>"$tmp/log" # somebody has it open, and nobody reads
+# shellcheck disable=SC2016 # it is that shell that expands
+launch unread sh -c 'exec "$@" 2>"$0"' "$tmp/log" "$SSE" --port 0 --max-users 20000 --history-bytes 100
+await ready unread
+use unread
+seq 1 3000 | sed "s,.*,url = $URL/health?&," >"$tmp/urls"
+is 'a log that nobody reads holds up nobody' 3000 \
+    "$(curl -qs --noproxy '*' -m 60 -K "$tmp/urls" -w '%{http_code}\n' | grep -c '200$')"
+end unread
+is 'nor the end' 0 "$(ended unread)"
+exec 9>&-
+
+start suspended --heartbeat 1
+open sleeper sleeper
+end suspended STOP
+end suspended CONT
+for signal in WINCH CHLD URG CONT; do end suspended $signal; done
+is 'stopped, continued and signalled it serves on' 202 "$(status /sse/send/sleeper -d awake)"
+eventually 'streams, too' saw sleeper '^data: awake$'
+hang_up sleeper
+stop suspended
+
+PRELOAD=''
+if [ -n "$SANITIZED" ]; then
+    skip 'what fails on demand' 'a sanitizer stands there itself'
+elif [ ! -e "$BUILD/preload.so" ]; then
+    skip 'what fails on demand' 'needs Linux with glibc'
+else
+    PRELOAD=$PWD/$BUILD/preload.so
+    preloaded() { # NAME SETTING OPTIONS...
+        _name=$1 _setting=$2
+        shift 2
+        launch "$_name" env "$_setting" "FAULT_HIT=$tmp/$_name.hit" "LD_PRELOAD=$PRELOAD" "$SSE" --port 0 "$@"
+        await ready "$_name"
+        use "$_name"
+    }
+    preloaded threadless FAULT_THREADS=1-2
+    if over_https; then statuses='000 503'; else statuses=503; fi
+    has 'without threads a connection is told so' "$(status /health)" "$statuses"
+    is 'or served by what there is' yes "$(test -e "$tmp/threadless.hit" && echo yes)"
+    eventually 'when there are some, it goes on' room
+    is 'having logged it' 1 "$(grep -c '^out of threads: accepting goes on more slowly$' "$tmp/threadless.err")"
+    end threadless
+    is 'and stops in order' 0 "$(ended threadless)"
+    if over_https; then
+        preloaded same-thread FAULT_THREADS=2-2
+        is 'without a second thread the first goes on after the handshake' "200 yes" "$(status /health) $(test -e "$tmp/same-thread.hit" && echo yes)"
+        end same-thread
+        ended same-thread >/dev/null
+    fi
+    if over_https; then
+        launch faults "$TOOLS/faults" "$PRELOAD" "$tmp/first.pem" "$tmp/first-key.pem" "$tmp/secret" \
+            "$(token "{\"sub\":\"alice\",\"exp\":$later,\"scope\":\"sse:publish\"}")" "${FAULT_STEP:-97}" "$BARE" -q
+    else
+        launch faults "$TOOLS/faults" "$PRELOAD" '' '' '' '' 1 "$SSE" -q
+    fi
+    over faults || await over faults || await over faults || await over faults
+    is 'whatever allocation fails, it refuses clearly or goes on' 0 "$(ended faults)"
+    has 'as was tried' 'faults: ok, ' "$(cat "$tmp/faults.out" "$tmp/faults.err")"
+
+    echo 0 >"$tmp/shift"
+    preloaded shifted "FAULT_CLOCK=$tmp/shift" --heartbeat 1
+    get '/sse/connect/later?x' -I >/dev/null
+    post /sse/send/later x >/dev/null
+    get '/sse/disconnect/later?hold=1' >/dev/null
+    echo -7200 >"$tmp/shift"
+    is 'the clock is set back' yes "$([ "$(get /health -I >/dev/null; field date)" != "$(LC_ALL=C date -u '+%a, %d %b %Y %H:%M:%S GMT')" ] && echo yes)"
+    not_held() { [ "$(status /sse/connect/later -I)" = 200 ]; }
+    eventually 'a hold of a second is over in time' not_held
+    open clocked clocked
+    beats() { [ "$(count clocked 'Keep alive')" -ge "$1" ]; } # N
+    eventually 'and hearts beat' beats 3
+    echo 7200 >"$tmp/shift"
+    eventually 'when it is set forward, too' beats 5
+    hang_up clocked
+    end shifted
+    is 'and it stops in order' 0 "$(ended shifted)"
+    if over_https; then
+        echo 0 >"$tmp/shift"
+        preloaded expiring-clock "FAULT_CLOCK=$tmp/shift" --heartbeat 1 --auth-secret "$tmp/secret"
+        open hour "alice?access_token=$alice"
+        open moment "brief?access_token=$(token "{\"sub\":\"brief\",\"exp\":$(($(date +%s) + 2))}")"
+        echo -7200 >"$tmp/shift"
+        moment_beats() { [ "$(count moment 'Keep alive')" -ge "$1" ]; } # N
+        eventually 'a token lives longer when the clock is set back' moment_beats 6
+        is 'its stream is open' '' "$(cat "$tmp/moment.exit" 2>/dev/null)"
+        echo 7200 >"$tmp/shift"
+        eventually 'and ends with it when it is set forward' over moment
+        eventually 'as does one that had an hour' over hour
+        end expiring-clock
+        is 'and the server stops in order' 0 "$(ended expiring-clock)"
+    fi
+fi
+
+if over_https; then
+    start hup
+    (while [ ! -e "$tmp/enough" ]; do kill -HUP "$PID" 2>/dev/null; nap; done) &
+    hups=$!
+    is 'certificates that are read again and again keep nobody out' '100' \
+        "$(seq 1 100 | sed "s,.*,url = $URL/health?&," | curl -qs --noproxy '*' -m 60 -H 'Connection: close' -K - -w '%{http_code}\n' | grep -c '200$')"
+    touch "$tmp/enough"
+    wait $hups
+    is 'and each time it is logged' yes "$(grep -q '^certificate and key were read again$' "$tmp/hup.err" && echo yes)"
+    end hup
+    is 'and it stops in order' 0 "$(ended hup)"
+fi
+
 section 'Stopping'
 is 'half a request: exit status 0' 0 "$(ended refusing)"
 ended half >/dev/null
