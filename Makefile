@@ -62,10 +62,10 @@ $(BUILD)/how: FORCE
 	@mkdir -p $(BUILD)/tls
 	@echo '$(COMPILE) $(LINK)' | cmp -s - $@ || echo '$(COMPILE) $(LINK)' >$@
 
-$(BUILD)/%: tests/%.c tests/unit-http.h tests/unit-store.h sse.c $(BUILD)/how
+$(BUILD)/%: tests/%.c tests/unit-http.h tests/unit-store.h tests/unit-token.h sse.c $(BUILD)/how
 	$(COMPILE) -o $@ $< $(LINK)
 
-$(BUILD)/tls/%: tests/%.c tests/unit-http.h tests/unit-store.h sse.c $(BUILD)/how
+$(BUILD)/tls/%: tests/%.c tests/unit-http.h tests/unit-store.h tests/unit-token.h sse.c $(BUILD)/how
 	$(COMPILE) $(WITH_OPENSSL) -o $@ $< $(LINK) $(OPENSSL_LIBS)
 
 $(BUILD)/tls/sse: sse.c $(BUILD)/how

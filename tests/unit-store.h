@@ -1881,24 +1881,30 @@ static void test_route(void)
     int marker;
 
     for (size_t i = 0; i < sizeof bad_methods / sizeof *bad_methods; i++)
-        check(sse_route(server, bad_methods[i], "/a", SSE_SUBJECT, "s", store_handler, NULL) == SSE_EINVAL);
+        check(sse_route(server, bad_methods[i], "/a", SSE_SUBJECT, "s", store_handler, NULL) ==
+              SSE_EINVAL);
     for (size_t i = 0; i < sizeof bad_paths / sizeof *bad_paths; i++)
-        check(sse_route(server, "GET", bad_paths[i], SSE_SUBJECT, "s", store_handler, NULL) == SSE_EINVAL);
+        check(sse_route(server, "GET", bad_paths[i], SSE_SUBJECT, "s", store_handler, NULL) ==
+              SSE_EINVAL);
     check(sse_route(server, "GET", "/a", SSE_SUBJECT, "s", NULL, NULL) == SSE_EINVAL);
-    static const char *const taken[] = {"/health",      "/sse/status/me", "/sse/status/{userId}",
+    static const char *const taken[] = {"/health", "/sse/status/me", "/sse/status/{userId}",
                                         "/sse/task/me", "/sse/users"};
     for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
-        check(sse_route(server, "GET", taken[i], SSE_SUBJECT, "s", store_handler, NULL) == SSE_EINVAL);
+        check(sse_route(server, "GET", taken[i], SSE_SUBJECT, "s", store_handler, NULL) ==
+              SSE_EINVAL);
     static const char *const unmatched[] = {"/a b", "/a\tb", "/\xC3\xA9", "/a\"", "/a?", "/a#"};
     for (size_t i = 0; i < sizeof unmatched / sizeof *unmatched; i++)
-        check(sse_route(server, "GET", unmatched[i], SSE_SUBJECT, "s", store_handler, NULL) == SSE_EINVAL);
+        check(sse_route(server, "GET", unmatched[i], SSE_SUBJECT, "s", store_handler, NULL) ==
+              SSE_EINVAL);
     check(sse_route(server, NULL, "/a", SSE_SUBJECT, "s", store_handler, NULL) == SSE_EINVAL);
     check(sse_route(server, "GET", NULL, SSE_SUBJECT, "s", store_handler, NULL) == SSE_EINVAL);
     check(server->own_route_count == 0);
     server->config.demo = false; /* what is not served is free */
-    check(sse_route(server, "GET", "/sse/task/{userId}", SSE_SUBJECT, "s", store_handler, NULL) == SSE_OK);
+    check(sse_route(server, "GET", "/sse/task/{userId}", SSE_SUBJECT, "s", store_handler, NULL) ==
+          SSE_OK);
     check(route_find(server, slice_of("/sse/task/me")) == &server->own_routes[0]);
-    check(sse_route(server, "GET", "/sse/task/{userId}", SSE_SUBJECT, "s", store_handler, NULL) == SSE_EINVAL);
+    check(sse_route(server, "GET", "/sse/task/{userId}", SSE_SUBJECT, "s", store_handler, NULL) ==
+          SSE_EINVAL);
     check(sse_route(server, "GET", "/exact/a", SSE_SUBJECT, "s", store_handler, NULL) == SSE_OK);
     check(sse_route(server, "GET", "/e/{userId}", SSE_SUBJECT, "s", store_handler, NULL) == SSE_OK);
     check(sse_route(server, "GET", "/e/a", SSE_SUBJECT, "s", store_handler, NULL) == SSE_OK);
@@ -1906,8 +1912,10 @@ static void test_route(void)
     check(route_find(server, slice_of("/e/b")) == &server->own_routes[2]);
     server->own_route_count = 0;
     check(sse_route(server, "GET", "/own", SSE_SUBJECT, "s", store_handler, &marker) == SSE_OK);
-    check(sse_route(server, "POST", "/own/{userId}", SSE_SUBJECT, "s", store_handler, NULL) == SSE_OK);
-    check(sse_route(server, "GET|POST", "/{userId}", SSE_SUBJECT, "s", store_handler, NULL) == SSE_OK);
+    check(sse_route(server, "POST", "/own/{userId}", SSE_SUBJECT, "s", store_handler, NULL) ==
+          SSE_OK);
+    check(sse_route(server, "GET|POST", "/{userId}", SSE_SUBJECT, "s", store_handler, NULL) ==
+          SSE_OK);
     const struct route *route = route_find(server, slice_of("/own"));
     check(route && route->handler == store_handler && route->arg == &marker);
     check(route && route->is_private);
@@ -1918,7 +1926,8 @@ static void test_route(void)
     for (int i = 0; server->own_route_count < SSE_OWN_ROUTES && i < SSE_OWN_ROUTES; i++) {
         snprintf(more[i], sizeof more[i], "/more%d", i);
         check(sse_route(server, "GET", more[i], SSE_SUBJECT, "s", store_handler, NULL) == SSE_OK);
-        check(sse_route(server, "POST", more[i], SSE_SUBJECT, "s", store_handler, NULL) == SSE_EINVAL);
+        check(sse_route(server, "POST", more[i], SSE_SUBJECT, "s", store_handler, NULL) ==
+              SSE_EINVAL);
     }
     check(sse_route(server, "GET", "/health", SSE_SUBJECT, "s", store_handler, NULL) == SSE_EINVAL);
     check(sse_route(server, "GET", "/a?b", SSE_SUBJECT, "s", store_handler, NULL) == SSE_EINVAL);
@@ -2033,9 +2042,12 @@ static void test_bare_answers(void)
     struct sse_config config = store_config(4, 4, 1000);
     struct running run = {.server = store_server(&config), .code = 1};
 
-    check(sse_route(run.server, "GET", "/0", SSE_SUBJECT, "s", answer_bare, (void *)&statuses[0]) == SSE_OK);
-    check(sse_route(run.server, "GET", "/1", SSE_SUBJECT, "s", answer_bare, (void *)&statuses[1]) == SSE_OK);
-    check(sse_route(run.server, "GET", "/2", SSE_SUBJECT, "s", answer_bare, (void *)&statuses[2]) == SSE_OK);
+    check(sse_route(run.server, "GET", "/0", SSE_SUBJECT, "s", answer_bare, (void *)&statuses[0]) ==
+          SSE_OK);
+    check(sse_route(run.server, "GET", "/1", SSE_SUBJECT, "s", answer_bare, (void *)&statuses[1]) ==
+          SSE_OK);
+    check(sse_route(run.server, "GET", "/2", SSE_SUBJECT, "s", answer_bare, (void *)&statuses[2]) ==
+          SSE_OK);
     if (pthread_create(&run.thread, NULL, run_server, &run) != 0)
         abort();
     for (int i = 0; i < 3; i++) {

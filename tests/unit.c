@@ -22,6 +22,7 @@ static int unit_failures;
 
 #include "unit-http.h"
 #include "unit-store.h"
+#include "unit-token.h"
 
 struct test {
     const char *name;
@@ -30,7 +31,7 @@ struct test {
 
 #define ENTRY(function) {#function, function},
 
-static const struct test TESTS[] = {HTTP_TESTS(ENTRY) STORE_TESTS(ENTRY)};
+static const struct test TESTS[] = {HTTP_TESTS(ENTRY) STORE_TESTS(ENTRY) TOKEN_TESTS(ENTRY)};
 
 int main(void)
 {

@@ -1,0 +1,220 @@
+/* unit-token - unit tests of what reads access tokens: base64url, JSON, claims, and where they stand. */
+
+/* A copy that may be written to, and one byte past which nothing may be read. */
+static char *token_copy(const char *text, size_t *len)
+{
+    *len = strlen(text);
+    char *copy = malloc(*len ? *len : 1);
+    check(copy != NULL);
+    if (copy)
+        memcpy(copy, text, *len);
+    return copy;
+}
+
+static void test_base64url(void)
+{
+    static const struct {
+        const char *text, *decoded; /* NULL if it is none */
+    } cases[] = {{"", ""},        {"Zg", "f"},        {"Zm8", "fo"},
+                 {"Zm9v", "foo"}, {"Zm9vYg", "foob"}, {"-_-_", "\xfb\xff\xbf"},
+                 {"Z", NULL},     {"Zm9vZ", NULL},    {"Zh", NULL},
+                 {"Zm9", NULL},   {"Zg==", NULL},     {"Zm 8", NULL},
+                 {"+/+/", NULL},  {"Zm8\n", NULL},    {"Zm8.", NULL}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        size_t len;
+        char *at = token_copy(cases[i].text, &len);
+        int n = base64url_decode(at, len);
+        check(cases[i].decoded ? n == (int)strlen(cases[i].decoded) &&
+                                     memcmp(at, cases[i].decoded, (size_t)n) == 0
+                               : n == -1);
+        free(at);
+    }
+}
+
+/* How many members the object has, -1 if it is none. */
+static int token_members(const char *json)
+{
+    struct member members[SSE_JSON_MEMBERS];
+    size_t len;
+    char *at = token_copy(json, &len);
+    int n = json_read_object(at, len, members, SSE_JSON_MEMBERS);
+    free(at);
+    return n;
+}
+
+static void test_json_object(void)
+{
+    static const struct {
+        const char *json;
+        int members;
+    } cases[] = {{"{}", 0},
+                 {" { } ", 0},
+                 {"{\"a\":1}", 1},
+                 {"\t{\r\n\"a\" : 1 , \"b\" : [ ] }\n", 2},
+                 {"{\"a\":-0.5e+7,\"b\":0,\"c\":10E2}", 3},
+                 {"{\"a\":true,\"b\":false,\"c\":null}", 3},
+                 {"{\"a\":{\"a\":{\"a\":[1,[2,{}],\"]\"]}}}", 1},
+                 {"{\"a\":[[[[[[[[]]]]]]]]}", 1},
+                 {"{\"\":\"\"}", 1},
+                 {"{\"\\ud83d\\ude42\":1,\"\\u00e9\\\\\\/\\b\":2}", 2},
+                 {"", -1},
+                 {"{", -1},
+                 {"}", -1},
+                 {"[]", -1},
+                 {"{}{}", -1},
+                 {"{\"a\"}", -1},
+                 {"{\"a\":}", -1},
+                 {"{\"a\":1,}", -1},
+                 {"{,\"a\":1}", -1},
+                 {"{\"a\":1 \"b\":2}", -1},
+                 {"{a:1}", -1},
+                 {"{'a':1}", -1},
+                 {"{\"a\":01}", -1},
+                 {"{\"a\":1.}", -1},
+                 {"{\"a\":.1}", -1},
+                 {"{\"a\":+1}", -1},
+                 {"{\"a\":1e}", -1},
+                 {"{\"a\":-}", -1},
+                 {"{\"a\":tru}", -1},
+                 {"{\"a\":truex}", -1},
+                 {"{\"a\":NaN}", -1},
+                 {"{\"a\":[1}", -1},
+                 {"{\"a\":[}]", -1},
+                 {"{\"a\":{\"b\"}}", -1},
+                 {"{\"a\":{1:2}}", -1},
+                 {"{\"a\":[1,]}", -1},
+                 {"{\"a\":[,1]}", -1},
+                 {"{\"a\":[[[[[[[[[]]]]]]]]]}", -1},
+                 {"{\"a\":\"\\u12\"}", -1},
+                 {"{\"a\":\"\\ud83d\"}", -1},
+                 {"{\"a\":\"\\ud83d\\u0041\"}", -1},
+                 {"{\"a\":\"\\ude42\"}", -1},
+                 {"{\"a\":\"\\x\"}", -1},
+                 {"{\"a\":\"\\", -1},
+                 {"{\"a\":\"\n\"}", -1},
+                 {"{\"a\":\"\xff\"}", -1},
+                 {"{\"a\":1,\"a\":2}", -1},
+                 {"{\"a\":1,\"\\u0061\":2}", -1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        check(token_members(cases[i].json) == cases[i].members);
+}
+
+static void test_json_values(void)
+{
+    struct member members[4];
+    size_t len;
+    char *at = token_copy(
+        "{\"a\\tb\":\"\\u0041\\u00e9\\u20ac\\ud83d\\ude42\\n\\\"\",\"n\":-12.5,\"l\":[1,2]}", &len);
+    int n = json_read_object(at, len, members, 4);
+    check(n == 3 && slice_is(members[0].name, "a\tb") && members[0].kind == '"');
+    check(slice_is(members[0].value, "A\xc3\xa9\xe2\x82\xac\xf0\x9f\x99\x82\n\""));
+    check(members[1].kind == '0' && slice_is(members[1].value, "-12.5"));
+    check(members[2].kind == '[' && slice_is(members[2].value, "[1,2]"));
+    check(member_find(members, n, "l").kind == '[' && member_find(members, n, "L").kind == 0);
+    free(at);
+    at = token_copy("{\"a\":1,\"b\":2,\"c\":3,\"d\":4,\"e\":5}", &len);
+    check(json_read_object(at, len, members, 4) == -1);
+    free(at);
+}
+
+static void test_token_dates(void)
+{
+    static const struct {
+        const char *written;
+        int64_t ms; /* -2 if it is no date */
+    } cases[] = {{"0", 0},
+                 {"1", 1000},
+                 {"1.5", 1500},
+                 {"1.0019", 1001},
+                 {"1.9999", 1999},
+                 {"-1", -1},
+                 {"-0.1", -1},
+                 {"1e3", -2},
+                 {"1E3", -2},
+                 {"2000000000", 2000000000000},
+                 {"9223372036854774", 9223372036854774000},
+                 {"9223372036854775", INT64_MAX},
+                 {"99999999999999999999999", INT64_MAX}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int64_t ms;
+        struct member m = {.kind = '0', .value = slice_of(cases[i].written)};
+        bool good = token_date(m, &ms);
+        check(good ? ms == cases[i].ms : cases[i].ms == -2);
+    }
+    int64_t ms;
+    check(!token_date((struct member){.kind = '"', .value = slice_of("1")}, &ms));
+    check(!token_date((struct member){.kind = 0}, &ms));
+}
+
+static void test_token_claims(void)
+{
+    struct token token = {.publishes = false};
+    size_t len;
+    char *at = token_copy(
+        "{\"sub\":\"al\\u0069ce\",\"exp\":100,\"nbf\":50,\"scope\":\"x sse:admin sse:publish\"}",
+        &len);
+    check(token_claims(at, len, 99999, &token) == NULL);
+    check(slice_is(token.subject, "alice") && token.administers && token.publishes);
+    check(token.expires_ms == 100000);
+    free(at);
+    static const struct {
+        const char *claims;
+        int64_t now;
+        bool good;
+    } cases[] = {{"{\"exp\":100}", 99999, true},
+                 {"{\"exp\":100}", 100000, false},
+                 {"{\"exp\":100.001}", 100000, true},
+                 {"{\"exp\":100,\"nbf\":50}", 50000, true},
+                 {"{\"exp\":100,\"nbf\":50}", 49999, false},
+                 {"{\"exp\":100,\"aud\":null}", 0, false},
+                 {"{\"exp\":100,\"sub\":null}", 0, false},
+                 {"{\"exp\":\"100\"}", 0, false},
+                 {"{}", 0, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        at = token_copy(cases[i].claims, &len);
+        check((token_claims(at, len, cases[i].now, &token) == NULL) == cases[i].good);
+        free(at);
+    }
+}
+
+static void test_token_find(void)
+{
+    static const struct {
+        const char *fields, *query, *found; /* NULL if there is none */
+    } cases[] = {{"Authorization: Bearer a.b.c\r\n", "", "a.b.c"},
+                 {"authorization:  bearer   a.b.c  \r\n", "", "a.b.c"},
+                 {"Authorization: Bearer\r\n", "?access_token=q", ""},
+                 {"Authorization: Bearera.b.c\r\n", "?access_token=q", "q"},
+                 {"Authorization: Basic x\r\n", "", NULL},
+                 {"Authorization: Basic x\r\nCookie: sse_token=c\r\n", "", "c"},
+                 {"Authorization: Bearer h\r\nCookie: sse_token=c\r\n", "?access_token=q", "h"},
+                 {"Cookie: sse_token=c\r\n", "?access_token=q%2Ex", "q.x"},
+                 {"Cookie: sse_token=c\r\n", "?access_token=", "c"},
+                 {"Cookie: sse_token=c\r\n", "?access_token=%zz", NULL},
+                 {"Cookie: a=b; sse_token=c; d=e\r\n", "", "c"},
+                 {"Cookie: a=b;sse_token=c=d\r\n", "", "c=d"},
+                 {"Cookie: sse_token\r\n", "", NULL},
+                 {"Cookie: Sse_token=c; xsse_token=d\r\n", "", NULL},
+                 {"", "?Access_token=q", NULL},
+                 {"", "", NULL}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char head[512], to[SSE_TOKEN_BYTES];
+        const char *why = NULL;
+        struct http_request r;
+        int len = snprintf(head, sizeof head, "GET /%s HTTP/1.1\r\nHost: a\r\n%s\r\n",
+                           cases[i].query, cases[i].fields);
+        check(http_parse_head(head, (size_t)len, &r) == len);
+        int n = token_find(&r, to, &why);
+        check((cases[i].found == NULL) == (why != NULL));
+        if (cases[i].found)
+            check(n == (int)strlen(cases[i].found) && memcmp(to, cases[i].found, (size_t)n) == 0);
+    }
+}
+
+#define TOKEN_TESTS(ENTRY)                                                                         \
+    ENTRY(test_base64url)                                                                          \
+    ENTRY(test_json_object)                                                                        \
+    ENTRY(test_json_values)                                                                        \
+    ENTRY(test_token_dates)                                                                        \
+    ENTRY(test_token_claims)                                                                       \
+    ENTRY(test_token_find)
