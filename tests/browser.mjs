@@ -1,24 +1,31 @@
 // browser - a real EventSource against a real server.
 //
 //     npm install --prefix DIR playwright-core
-//     node tests/browser.mjs ./sse DIR [/usr/bin/chromium]
+//     node tests/browser.mjs ./sse DIR [CERT KEY SECRET]
 //
 // Bodies of any UTF-8 up to the limit must arrive in the browser as they were sent, but for line
 // ends, which the format makes LF; after a restart of the server the browser must come back by
 // itself and be told that messages may be missing; a disconnect with hold must make it stay away.
+// With a certificate, its key and a file with a secret, in a build with OpenSSL, all of that goes over
+// HTTPS, and then a page of another origin uses a server that asks for tokens: it may if it is listed,
+// after a preflight, and learns of refusals; a page that is not listed learns nothing.
 // Prints "browser: ok", or what was wrong, and exits 0 or 1.
 
 import { spawn } from "node:child_process";
+import { createHmac } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 
-const [program, modules, browserPath = "/usr/bin/chromium"] = process.argv.slice(2);
+const [program, modules, cert, key, secretFile] = process.argv.slice(2);
+if (cert) process.env.NODE_TLS_REJECT_UNAUTHORIZED = "0"; // the certificate is its own authority
 const { chromium } = createRequire(path.resolve(modules, "here"))("playwright-core");
 const problems = [];
 
-function start(port) {
+function start(port, ...options) {
   return new Promise((resolve, reject) => {
-    const server = spawn(program, ["-q", "--port", String(port), "--retry", "200"], {
+    if (cert) options.push("--cert", cert, "--key", key);
+    const server = spawn(program, ["-q", "--port", String(port), "--retry", "200", ...options], {
       stdio: ["ignore", "pipe", "ignore"],
     });
     server.on("error", reject);
@@ -50,14 +57,61 @@ function text(length, seed) {
   return out;
 }
 
+function token(claims) {
+  const secret = readFileSync(secretFile, "utf8").replace(/\n$/, "");
+  const part = (object) => Buffer.from(JSON.stringify(object)).toString("base64url");
+  const signed = part({ alg: "HS256" }) + "." + part({ exp: Math.floor(Date.now() / 1000) + 600, ...claims });
+  return signed + "." + createHmac("sha256", secret).update(signed).digest("base64url");
+}
+
+// A blank page of that origin.
+async function pageOf(origin) {
+  const page = await browser.newPage({ ignoreHTTPSErrors: true });
+  await page.route(origin + "/", (route) => route.fulfill({ contentType: "text/html", body: "<p>here" }));
+  await page.goto(origin + "/");
+  return page;
+}
+
+async function useTokens() {
+  const { server, port } = await start(0, "--auth-secret", secretFile, "--cors", "https://app.example");
+  const url = `https://127.0.0.1:${port}`;
+  const bob = token({ sub: "bob", scope: "sse:publish" });
+  const ask = ([url, method, token]) =>
+    fetch(url, { method, credentials: "include", headers: token ? { Authorization: `Bearer ${token}` } : {}, body: method === "POST" ? "hello" : undefined })
+      .then(async (answer) => `${answer.status} ${(await answer.text()).slice(0, 8)}`, () => "kept out");
+  const expect = (what, expected, got) => got.startsWith(expected) || problems.push(`${what}: ${got}`);
+
+  const listed = await pageOf("https://app.example");
+  expect("with a token", "202 {", await listed.evaluate(ask, [`${url}/sse/send/bob`, "POST", bob]));
+  expect("without", "401 {", await listed.evaluate(ask, [`${url}/sse/send/bob`, "POST"]));
+  expect("for what it is not for", "403 {", await listed.evaluate(ask, [`${url}/sse/users`, "GET", bob]));
+  const listen = ([url, millis]) =>
+    new Promise((resolve) => {
+      const source = new EventSource(url, { withCredentials: true });
+      const got = [];
+      source.onmessage = (e) => got.push(e.data) && e.data === "hello" && resolve("hello");
+      source.onerror = () => source.readyState === EventSource.CLOSED && resolve("closed");
+      setTimeout(() => resolve(`only ${got}`), millis);
+    });
+  expect("an EventSource with a token", "hello", await listed.evaluate(listen, [`${url}/sse/connect/bob?access_token=${bob}`, 20000]));
+  expect("without one", "closed", await listed.evaluate(listen, [`${url}/sse/connect/bob`, 20000]));
+  const brief = token({ sub: "carol", exp: Math.floor(Date.now() / 1000) + 2 });
+  expect("whose token expires", "closed", await listed.evaluate(listen, [`${url}/sse/connect/carol?access_token=${brief}`, 20000]));
+
+  const foreign = await pageOf("https://evil.example");
+  expect("a page that is not listed", "kept out", await foreign.evaluate(ask, [`${url}/sse/send/bob`, "POST", bob]));
+  expect("its EventSource", "closed", await foreign.evaluate(listen, [`${url}/sse/connect/bob?access_token=${bob}`, 20000]));
+  await stop(server);
+}
+
 const { server, port } = await start(0);
 const browser = await chromium.launch({
-  executablePath: browserPath,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+  executablePath: "/usr/bin/chromium",
+  args: ["--disable-features=LocalNetworkAccessChecks", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
 });
-const url = `http://127.0.0.1:${port}`;
+const url = `${cert ? "https" : "http"}://127.0.0.1:${port}`;
 const send = (body, query = "") => fetch(`${url}/sse/send/alice${query}`, { method: "POST", body });
-const page = await browser.newPage();
+const page = await browser.newPage({ ignoreHTTPSErrors: true });
 await page.goto(`${url}/health`);
 await page.evaluate(() => {
   window.got = [];
@@ -100,7 +154,8 @@ await page.waitForFunction(() => window.got.at(-1) === "after the restart");
 await fetch(`${url}/sse/disconnect/alice?hold=60`, { method: "POST" });
 await page.waitForFunction(() => window.source.readyState === EventSource.CLOSED);
 
-await browser.close();
 await stop(again);
+if (cert) await useTokens();
+await browser.close();
 console.log(problems.length ? `browser: ${problems.join("; ")}` : "browser: ok");
 process.exit(problems.length ? 1 : 0);
