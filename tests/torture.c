@@ -1,6 +1,8 @@
 /* torture - holds the promises of delivery against senders, slow readers and broken connections.
  *
- *     torture ./sse [SECONDS] [SEED]        default 10 seconds, and a seed of its own, printed
+ *     torture ./sse [SECONDS [SEED [CERT KEY]]]    10 seconds, and a seed of its own, printed, if it
+ *                                                  is 0; with CERT and KEY, in a build with OpenSSL,
+ *                                                  all of it over HTTPS
  *
  * Starts the server itself, with a short history. Sender threads publish over persistent
  * connections, one message at a time or pipelined, to one user or to all, and now and then
@@ -41,6 +43,9 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef SSE_TLS
+#include <openssl/ssl.h>
+#endif
 
 enum {
     USERS = 24,
@@ -336,6 +341,93 @@ static void raise_to(_Atomic uint64_t *to, uint64_t value)
         ;
 }
 
+/* ==== Wires ==== */
+
+static const char *cert, *key; /* NULL for plain HTTP */
+
+#ifdef SSE_TLS
+
+static SSL *wires[4096]; /* by descriptor */
+
+static void secure(int fd)
+{
+    static _Atomic(SSL_CTX *) context;
+    SSL_CTX *mine = atomic_load(&context), *none = NULL;
+    if (!mine) {
+        mine = SSL_CTX_new(TLS_client_method());
+        if (!atomic_compare_exchange_strong(&context, &none, mine))
+            mine = none;
+    }
+    if (fd >= 4096 || !(wires[fd] = SSL_new(mine)) || SSL_set_fd(wires[fd], fd) != 1 ||
+        SSL_connect(wires[fd]) != 1)
+        fail("the handshake failed");
+}
+
+/* As recv(); on a wire a record that has begun is waited for. */
+static ssize_t get(int fd, char *to, size_t len, int flags)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    if (!cert)
+        return recv(fd, to, len, flags);
+    if (flags && SSL_pending(wires[fd]) == 0 && poll(&p, 1, 0) == 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    int n = SSL_read(wires[fd], to, (int)len);
+    if (n <= 0 && SSL_get_error(wires[fd], n) == SSL_ERROR_ZERO_RETURN)
+        return 0;
+    errno = n < 0 ? ECONNRESET : errno;
+    return n > 0 ? n : -1;
+}
+
+static ssize_t put(int fd, const char *bytes, size_t len)
+{
+    return cert ? SSL_write(wires[fd], bytes, (int)len) : send(fd, bytes, len, MSG_NOSIGNAL);
+}
+
+static bool is_pending(int fd)
+{
+    return cert && SSL_pending(wires[fd]) > 0;
+}
+
+static void hang_up(int fd)
+{
+    if (cert)
+        SSL_free(wires[fd]);
+    close(fd);
+}
+
+#else
+
+static void secure(int fd)
+{
+    (void)fd;
+    fail("this build has no OpenSSL");
+}
+
+static ssize_t get(int fd, char *to, size_t len, int flags)
+{
+    return recv(fd, to, len, flags);
+}
+
+static ssize_t put(int fd, const char *bytes, size_t len)
+{
+    return send(fd, bytes, len, MSG_NOSIGNAL);
+}
+
+static bool is_pending(int fd)
+{
+    (void)fd;
+    return false;
+}
+
+static void hang_up(int fd)
+{
+    close(fd);
+}
+
+#endif
+
 /* ==== Streams ==== */
 
 static int dial(int receive_bytes, int segment_bytes)
@@ -358,13 +450,15 @@ static int dial(int receive_bytes, int segment_bytes)
 #endif
     if (connect(fd, (struct sockaddr *)&to, sizeof to) != 0)
         fail("cannot connect: %s", strerror(errno));
+    if (cert)
+        secure(fd);
     return fd;
 }
 
 static bool say(int fd, const char *bytes, size_t len)
 {
     while (len > 0) {
-        ssize_t n = send(fd, bytes, len, MSG_NOSIGNAL);
+        ssize_t n = put(fd, bytes, len);
         if (n <= 0)
             return false;
         bytes += n;
@@ -395,7 +489,7 @@ static void chain_close(struct chain *c, bool reset)
     struct linger at_once = {.l_onoff = 1};
     if (reset)
         setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-    close(c->fd);
+    hang_up(c->fd);
     c->fd = -1;
     c->phase = CLOSED;
     c->len = 0;
@@ -694,7 +788,7 @@ static bool chain_head(struct chain *c, size_t *from)
 static void chain_read(struct chain *c, struct reader *r, size_t most)
 {
     size_t room = sizeof c->bytes - 1 - c->len, from = 0;
-    ssize_t n = recv(c->fd, c->bytes + c->len, most < room ? most : room, MSG_DONTWAIT);
+    ssize_t n = get(c->fd, c->bytes + c->len, most < room ? most : room, MSG_DONTWAIT);
 
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
@@ -802,12 +896,15 @@ static void *reader_thread(void *arg)
                 chain_complain(of[i], "still open long after SIGTERM");
             return NULL;
         }
-        if (poll(polled, n, 5) <= 0)
+        bool pending = false;
+        for (nfds_t i = 0; i < n; i++)
+            pending |= is_pending(of[i]->fd);
+        if (poll(polled, n, pending ? 0 : 5) <= 0 && !pending)
             continue;
         for (nfds_t i = 0; i < n; i++) {
             struct chain *c = of[i];
             uint64_t small = below(&c->random, 4);
-            if (polled[i].revents)
+            if (polled[i].revents || is_pending(c->fd))
                 chain_read(c, r, c->index % 3 && small == 0 ? 1 + below(&c->random, 700) : 65536);
         }
     }
@@ -906,7 +1003,7 @@ static int sender_hear(struct sender *s, char **body, size_t *whole)
                 return atoi(s->answers + 9);
         }
         size_t room = ANSWER_BYTES - 1 - s->answers_len;
-        ssize_t n = room ? recv(s->fd, s->answers + s->answers_len, room, 0) : 0;
+        ssize_t n = room ? get(s->fd, s->answers + s->answers_len, room, 0) : 0;
         if (n <= 0)
             fail("sender %" PRIu64 ": no answer, but: %.300s", s->number, s->answers);
         s->answers_len += (size_t)n;
@@ -982,14 +1079,14 @@ static void *sender_thread(void *arg)
         for (unsigned i = 0; i < n; i++)
             sender_receipt(s, &errands[i]);
         if (below(&s->random, 100) == 0) {
-            close(s->fd);
+            hang_up(s->fd);
             s->fd = dial(0, 0);
         }
         uint64_t pause = below(&s->random, 64);
         if (pause < 20)
             rest((double)below(&s->random, pause == 0 ? 100000 : 2000) / 1e6);
     }
-    close(s->fd);
+    hang_up(s->fd);
     free(s->requests);
     free(s->answers);
     free(m);
@@ -1070,7 +1167,7 @@ static void probe(struct chain *c, struct reader *r, enum ask ask, uint64_t last
         chain_open(c, ask);
         while (c->fd >= 0 && (c->phase != OPEN || c->last < total) && now_s() < until) {
             struct pollfd p = {.fd = c->fd, .events = POLLIN};
-            if (poll(&p, 1, 100) == 1)
+            if (is_pending(c->fd) || poll(&p, 1, 100) == 1)
                 chain_read(c, r, 65536);
         }
         if (c->idle_until > 0)
@@ -1125,7 +1222,7 @@ static void server_start(const char *program)
         close(ends[1]);
         execl(program, program, "-q", "-p", "0", "--history", history, "--history-bytes", bytes,
               "--max-streams", streams, "--max-users", "64", "--max-connections", "512",
-              "--heartbeat", "1", (char *)NULL);
+              "--heartbeat", "1", cert ? "--cert" : (char *)NULL, cert, "--key", key, (char *)NULL);
         _exit(127);
     }
     close(ends[1]);
@@ -1200,9 +1297,15 @@ int main(int argc, char **argv)
     double seconds = argc > 2 ? atof(argv[2]) : 10, until;
 
     if (argc < 2 || seconds <= 0)
-        fail("usage: torture ./sse [SECONDS] [SEED]");
-    seed = argc > 3 ? strtoull(argv[3], NULL, 10)
-                    : (uint64_t)time(NULL) * 1000003 + (uint64_t)getpid();
+        fail("usage: torture ./sse [SECONDS [SEED [CERT KEY]]]");
+    seed = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
+    if (seed == 0)
+        seed = (uint64_t)time(NULL) * 1000003 + (uint64_t)getpid();
+    if (argc > 5) {
+        cert = argv[4];
+        key = argv[5];
+    }
+    signal(SIGPIPE, SIG_IGN);
     printf("seed %" PRIu64 "\n", seed);
     fflush(stdout);
     prepare();
