@@ -419,6 +419,7 @@ enum {
     SSE_HANDSHAKE_MS = 10000,  /* a TLS handshake, from the accept on */
     SSE_ANSWER_MS = 30000,     /* an answer that nobody takes is abandoned */
     SSE_LOOK_MS = 300,         /* between looks for streams whose client has closed */
+    SSE_CLOCK_LOOK_MS = 60000, /* between looks whether a stream's token has expired */
     SSE_FAREWELL_MS = 2000,    /* a stream's farewell that nobody takes is abandoned */
     SSE_LINGER_MS = 1000,      /* wait for the client's own close after ours */
     SSE_STOP_MS = 4800,        /* requests under way get this long to finish */
@@ -1006,7 +1007,10 @@ static SSL_CTX *tls_new_context(void)
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_alpn_select_cb(context, tls_choose_protocol, NULL);
     SSL_CTX_set_default_passwd_cb(context, tls_no_password);
-    if (SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) == 1 &&
+    /* Of the groups these are quick. Among OpenSSL's own are some of a hundred milliseconds for each
+     * client that asks. */
+    if (SSL_CTX_set1_groups_list(context, "X25519:P-256:P-384") == 1 &&
+        SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) == 1 &&
         SSL_CTX_set_cipher_list(context, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1)
         return context;
     SSL_CTX_free(context);
@@ -1118,6 +1122,8 @@ static ssize_t tls_result(struct transport *t, int returned)
  * IO_LATER. */
 static ssize_t tls_handshake(struct transport *t)
 {
+    if (t->failed)
+        return 0;
     ERR_clear_error();
     int returned = SSL_accept(t->tls);
     ssize_t result = returned == 1 ? 1 : tls_result(t, returned);
@@ -1126,10 +1132,10 @@ static ssize_t tls_handshake(struct transport *t)
     return result;
 }
 
-/* The event that a handshake waits for. */
-static short tls_wants(const struct transport *t)
+/* Could the last call not go on before something is written? Reading may be such a call. */
+static bool tls_wants_to_write(const struct transport *t)
 {
-    return SSL_want_write(t->tls) ? POLLOUT : POLLIN;
+    return SSL_want_write(t->tls);
 }
 
 /* Is there input that poll() cannot see, since it is decrypted already? */
@@ -1141,6 +1147,8 @@ static bool tls_has_input(const struct transport *t)
 static ssize_t tls_read(struct transport *t, void *to, size_t len)
 {
     size_t n;
+    if (t->failed)
+        return 0;
     ERR_clear_error();
     t->allowance = SSE_RECORD_BYTES;
     int returned = SSL_read_ex(t->tls, to, len, &n);
@@ -1154,6 +1162,8 @@ static ssize_t tls_write(struct transport *t, struct iovec *parts, int count)
 {
     size_t total = 0;
 
+    if (t->failed)
+        return 0;
     ERR_clear_error();
     for (int i = 0; i < count; i++) {
         const char *at = parts[i].iov_base;
@@ -1243,10 +1253,10 @@ static ssize_t tls_handshake(struct transport *t)
     return 0;
 }
 
-static short tls_wants(const struct transport *t)
+static bool tls_wants_to_write(const struct transport *t)
 {
     (void)t;
-    return POLLIN;
+    return false;
 }
 
 static bool tls_has_input(const struct transport *t)
@@ -1295,15 +1305,31 @@ static bool mac_is(const unsigned char mac[32], const char *other)
 
 #endif
 
-/* Waits for events until the deadline. False if there were none. */
+/* By what event poll() tells of the peer's end alone, where the platform can: also if it is not read
+ * up to there, and of our own shutting of the socket for reading. */
+static short transport_end_event(void)
+{
+#ifdef POLLRDHUP
+    return POLLRDHUP;
+#else
+    return 0;
+#endif
+}
+
+/* Waits for events until the deadline. False if there were none. Before TLS can read on it may have to
+ * write, an answer of its own; a peer that has closed by then is not waited for. */
 static bool transport_wait(struct transport *t, short events, int64_t deadline_ms)
 {
     struct pollfd p = {.fd = t->fd, .events = events};
     if (t->tls && (events & POLLIN) && tls_has_input(t))
         return true;
+    bool writes = t->tls && (events & POLLIN) && tls_wants_to_write(t);
+    if (writes)
+        p.events = (short)(POLLOUT | transport_end_event());
     for (;;) {
         int64_t left = deadline_ms - now_ms();
-        int n = poll(&p, 1, left > 0 ? (int)left : 0);
+        int n = left > 0 ? poll(&p, 1, (int)left) : 0;
+        t->failed |= n > 0 && writes && (p.revents & ~POLLOUT);
         if (n > 0)
             return true;
         if (n == 0 || errno != EINTR)
@@ -1311,18 +1337,17 @@ static bool transport_wait(struct transport *t, short events, int64_t deadline_m
     }
 }
 
-/* Reads at most len bytes. With `wait` it sleeps until there is something, at most SSE_IDLE_MS.
- * Returns the bytes read, 0 when the peer has closed or the connection failed, or IO_LATER. */
+/* Reads at most len bytes. With `wait` it sleeps until something comes, at most SSE_IDLE_MS. Returns the
+ * bytes read, 0 when the peer has closed or the connection failed, or IO_LATER: over TLS also if what
+ * came held nothing for us. */
 static ssize_t transport_read(struct transport *t, void *to, size_t len, bool wait)
 {
     if (!t->tls)
         return socket_read(t->fd, to, len, wait ? 0 : MSG_DONTWAIT);
-    int64_t deadline = wait ? now_ms() + SSE_IDLE_MS : 0;
-    for (;;) {
-        ssize_t n = tls_read(t, to, len);
-        if (n != IO_LATER || !wait || !transport_wait(t, POLLIN, deadline))
-            return n;
-    }
+    ssize_t n = tls_read(t, to, len);
+    if (n == IO_LATER && wait && transport_wait(t, POLLIN, now_ms() + SSE_IDLE_MS))
+        n = tls_read(t, to, len);
+    return n;
 }
 
 /* Writes what fits without waiting. Returns the bytes written, 0 when the connection failed, or
@@ -1367,12 +1392,30 @@ static void transport_linger(struct transport *t)
             return;
 }
 
-/* What poll() is to wait for before a handshake goes on, or else before a read. */
+/* What poll() is to wait for before a handshake or a read goes on. */
 static short transport_wants(const struct transport *t)
 {
-    if (t->tls)
-        return tls_wants(t);
+    if (t->tls && tls_wants_to_write(t))
+        return POLLOUT;
     return POLLIN;
+}
+
+/* By what event poll() tells that the client of a stream whose socket is full has closed, or said
+ * something. TLS does not read while it still has to write: there it is the end alone that is heard of. */
+static short transport_hears(const struct transport *t)
+{
+    if (t->tls)
+        return transport_end_event();
+    return POLLIN;
+}
+
+/* Does the client speak plain HTTP where TLS is expected, as its first byte tells (RFC 8446 section 5.1:
+ * a handshake begins with 22)? */
+static bool transport_hears_plain(const struct transport *t)
+{
+    char first;
+    return socket_read(t->fd, &first, 1, MSG_PEEK | MSG_DONTWAIT) == 1 &&
+           ((first >= 'A' && first <= 'Z') || (first >= 'a' && first <= 'z'));
 }
 
 /* Shakes hands over a socket that has none of it yet. False if that failed, or took too long. */
@@ -1381,8 +1424,7 @@ static bool transport_secure(struct transport *t, struct ssl_ctx_st *context, in
     ssize_t n = tls_start(t, context) ? IO_LATER : 0;
     while (n == IO_LATER) {
         n = tls_handshake(t);
-        if (n == IO_LATER &&
-            (now_ms() >= deadline_ms || !transport_wait(t, transport_wants(t), deadline_ms)))
+        if (n == IO_LATER && (now_ms() >= deadline_ms || !transport_wait(t, POLLIN, deadline_ms)))
             return false;
     }
     return n > 0;
@@ -1500,6 +1542,11 @@ static bool http_is_token(struct slice s)
 static bool slice_is(struct slice s, const char *word)
 {
     return s.len == strlen(word) && memcmp(s.at, word, s.len) == 0;
+}
+
+static bool slice_begins(struct slice s, const char *word)
+{
+    return s.len >= strlen(word) && memcmp(s.at, word, strlen(word)) == 0;
 }
 
 /* Of ASCII alone: strncasecmp() would follow the locale of the program around us, and in Turkish I
@@ -2000,8 +2047,10 @@ static const char *origin_listed(const struct sse_config *config, struct slice o
     return any;
 }
 
-/* Does the origin's host and port equal those the client asked for, whatever the scheme? */
-static bool origin_is_own(struct slice origin, struct slice authority)
+/* Does the origin's host and port equal those the client asked for, whatever the scheme? Where the
+ * client named no port it meant that of HTTPS if this is what is spoken here; otherwise there may be a
+ * proxy in front, and the origin's scheme tells. */
+static bool origin_is_own(struct slice origin, struct slice authority, bool https)
 {
     struct origin o;
     struct slice host;
@@ -2009,7 +2058,7 @@ static bool origin_is_own(struct slice origin, struct slice authority)
     if (!origin_parse(origin, &o) || !host_split(authority, &host, &port))
         return false;
     if (port == 0)
-        port = slice_is_nocase(o.scheme, "https") ? 443 : 80;
+        port = https || slice_is_nocase(o.scheme, "https") ? 443 : 80;
     return port == o.port && slice_same_nocase(host, o.host);
 }
 
@@ -2040,6 +2089,15 @@ static bool authority_is_trusted(const struct sse_config *config, struct slice a
     return false;
 }
 
+/* Is it a page that nobody listed by name, and which is let in by `*` alone? It has no credentials:
+ * what its browser adds by itself, a cookie, does not count. */
+static bool origin_is_anyone(const struct sse_server *server, const struct http_request *r)
+{
+    const char *listed = origin_listed(&server->config, r->origin);
+    return listed && strcmp(listed, "*") == 0 &&
+           !origin_is_own(r->origin, r->authority, server->config.cert_file);
+}
+
 /* Why this request counts as a foreign page's; NULL if it does not. */
 static const char *origin_objection(const struct sse_server *server, const struct http_request *r)
 {
@@ -2047,7 +2105,8 @@ static const char *origin_objection(const struct sse_server *server, const struc
         return "this server listens on loopback and does not answer to that Host; behind a proxy "
                "on the same machine, list the public origin with --cors";
     if (r->origin.at) {
-        if (origin_is_own(r->origin, r->authority) || origin_listed(&server->config, r->origin))
+        if (origin_is_own(r->origin, r->authority, server->config.cert_file) ||
+            origin_listed(&server->config, r->origin))
             return NULL;
         return "pages of that origin may not use this server; --cors would list it";
     }
@@ -2237,7 +2296,7 @@ static bool json_take_name(struct json *j, struct slice *name)
     return there;
 }
 
-/* Takes any value. What is open, arrays and objects, stands in a small stack: by what closes it. */
+/* Takes any value, and no white space around it. What is open, arrays and objects, stands in a small stack: by what closes it. */
 static bool json_take_value(struct json *j)
 {
     char closers[SSE_JSON_DEPTH];
@@ -2248,11 +2307,12 @@ static bool json_take_value(struct json *j)
         bool object = json_take(j, '{'), opened = object || json_take(j, '[');
         if (opened && depth == SSE_JSON_DEPTH)
             return false;
-        if (opened)
+        if (opened) {
             closers[depth++] = object ? '}' : ']';
-        else if (!json_take_scalar(j))
+            json_skip_space(j);
+        } else if (!json_take_scalar(j)) {
             return false;
-        json_skip_space(j);
+        }
         bool more = opened && !json_take(j, closers[depth - 1]);
         depth -= opened && !more;
         while (depth > 0 && !more) { /* a value has ended */
@@ -2328,19 +2388,19 @@ static struct member member_find(const struct member *members, int count, const 
 }
 
 /* A NumericDate (RFC 7519 section 2) in milliseconds. False if it is none, or written with an
- * exponent, as nobody does. */
+ * exponent, as nobody does. Only digits that are too many may mean a time without end. */
 static bool token_date(struct member m, int64_t *ms)
 {
     struct slice fraction = m.value, whole = slice_cut(&fraction, '.');
     uint64_t seconds;
 
-    *ms = INT64_MAX;
-    if (m.kind != '0' || memchr(m.value.at, 'e', m.value.len) ||
-        memchr(m.value.at, 'E', m.value.len))
+    if (m.kind != '0' || whole.len == 0)
         return false;
-    if (whole.at[0] == '-') {
-        *ms = -1; /* before 1970: long ago */
-    } else if (text_number(whole, (uint64_t)INT64_MAX / 1000 - 1, &seconds)) {
+    for (size_t i = 0; i < m.value.len; i++)
+        if (!m.value.at[i] || !strchr("-.0123456789", m.value.at[i]))
+            return false;
+    *ms = whole.at[0] == '-' ? -1 : INT64_MAX; /* before 1970: long ago */
+    if (text_number(whole, (uint64_t)INT64_MAX / 1000 - 1, &seconds)) {
         *ms = (int64_t)seconds * 1000;
         for (size_t i = 0, worth = 100; i < fraction.len && worth > 0; i++, worth /= 10)
             *ms += (fraction.at[i] - '0') * (int64_t)worth;
@@ -2360,6 +2420,8 @@ static bool token_header_is_valid(char *at, size_t len)
            member_find(members, n, "crit").kind == 0;
 }
 
+static const char TOKEN_EXPIRED[] = "the token has expired";
+
 /* Why the claims make no valid token (RFC 7519 section 4.1), or NULL. */
 static const char *token_claims(char *at, size_t len, int64_t now, struct token *token)
 {
@@ -2378,7 +2440,7 @@ static const char *token_claims(char *at, size_t len, int64_t now, struct token 
     if (!token_date(exp, &token->expires_ms) || (nbf.kind && !token_date(nbf, &not_before)))
         return "the token must have an exp, and it and nbf must be numbers of seconds";
     if (token->expires_ms <= now)
-        return "the token has expired";
+        return TOKEN_EXPIRED;
     if (not_before > now)
         return "the token is not valid yet";
     token->subject = sub.value;
@@ -2416,12 +2478,12 @@ static int token_read(const struct sse_config *config, char *at, size_t len, int
     return *why ? SSE_EINVAL : SSE_OK;
 }
 
-/* The cookie of that name (RFC 6265 section 4.2.1), or absent. */
+/* The cookie of that name (RFC 6265 section 4.2.1), or absent; an empty one counts as absent. */
 static struct slice cookie_find(struct slice cookies, const char *name)
 {
     while (cookies.at) {
         struct slice value = slice_trim(slice_cut(&cookies, ';')), key = slice_cut(&value, '=');
-        if (value.at && slice_is(key, name))
+        if (value.len > 0 && slice_is(key, name))
             return value;
     }
     return (struct slice){NULL, 0};
@@ -3204,21 +3266,26 @@ static bool stream_drop_input(struct stream *s)
 static bool stream_sleep_locked(struct stream *s, const struct stream_course *course)
 {
     int64_t left = (course->give_up_ms ? course->give_up_ms : course->beat_ms) - now_ms();
-    if (s->bye == STAY && s->expires_ms && s->expires_ms - unix_ms() < left)
-        left = s->expires_ms - unix_ms(); /* anew at each turn: somebody may set that clock */
+    if (s->bye == STAY && s->expires_ms) { /* somebody may set that clock: look now and then */
+        int64_t valid = s->expires_ms - unix_ms();
+        valid = valid < SSE_CLOCK_LOOK_MS ? valid : SSE_CLOCK_LOOK_MS;
+        left = valid < left ? valid : left;
+    }
     struct timespec until = time_in(left > 0 ? left : 0);
-    bool heard;
+    bool heard, gone = false;
 
     if (s->behind) {
         /* A leaving stream may have been shut for reading: that would end every poll. */
-        short reading = s->bye == STAY ? POLLIN : 0;
-        struct pollfd on = {.fd = s->transport->fd, .events = (short)(POLLOUT | reading)};
+        struct pollfd on = {.fd = s->transport->fd, .events = POLLOUT};
+        if (s->bye == STAY)
+            on.events = (short)(on.events | transport_hears(s->transport));
         s->polling = true;
         pthread_mutex_unlock(&s->user->lock);
         int n = poll(&on, 1, left > 0 ? (int)left : 0);
         pthread_mutex_lock(&s->user->lock);
         s->polling = false;
         heard = n > 0 && (on.revents & ~POLLOUT);
+        gone = heard && s->transport->tls;
     } else {
         while (!s->stirred && !atomic_load(&s->heard))
             if (pthread_cond_timedwait(&s->wake, &s->user->lock, &until) != 0)
@@ -3228,7 +3295,7 @@ static bool stream_sleep_locked(struct stream *s, const struct stream_course *co
     s->stirred = false;
     if (s->gone || s->bye != STAY)
         return true; /* its next turn knows what to do */
-    return !heard || stream_drop_input(s);
+    return !gone && (!heard || stream_drop_input(s));
 }
 
 /* Serves an open stream on its own thread until it is over. True if the server ended it and the
@@ -3892,6 +3959,9 @@ static void access_log(struct sse_exchange *x, int status)
     text_print(&t, " %s %.*s ", x->conn->peer, (int)(method.len < 16 ? method.len : 16), method.at);
     size_t logged = 0, end = t.len + SSE_LOG_PATH_BYTES;
     for (; logged < path.len && t.len < end; logged++) {
+        struct slice rest = {path.at + logged, path.len - logged};
+        if (slice_begins(rest, "access_token")) /* of a query whose `?` was escaped */
+            break;
         unsigned char c = (unsigned char)path.at[logged];
         if (c > 0x20 && c < 0x7F)
             text_put(&t, &path.at[logged], 1);
@@ -4083,6 +4153,8 @@ static int exchange_authorize(struct sse_exchange *x)
     char *at = x->conn->buffers->scratch; /* free until there is an answer */
     struct token token;
     const char *why = NULL;
+    if (origin_is_anyone(x->server, &x->request))
+        x->request.cookie = (struct slice){NULL, 0};
     int len = token_find(&x->request, at, &why);
     int code = why ? SSE_EINVAL : token_read(config, at, (size_t)len, unix_ms(), &token, &why);
 
@@ -4096,6 +4168,12 @@ static int exchange_authorize(struct sse_exchange *x)
     x->expires_ms = token.expires_ms;
     struct slice user = {x->user, x->user_len};
     return token_allows(&token, x->route, user) ? 0 : sse_fail(x, 403, "%s", token_lacks(x->route));
+}
+
+/* Has its token expired since it was checked? */
+static bool exchange_is_late(const struct sse_exchange *x)
+{
+    return x->expires_ms && x->expires_ms <= unix_ms();
 }
 
 /* Everything that can be answered from the head alone. 0 to go on, or the status. */
@@ -4149,6 +4227,8 @@ static int exchange_answer(struct sse_exchange *x)
     int received = exchange_receive(x);
     if (received <= 0)
         return received < 0 ? exchange_refuse(x, -received) : 0;
+    if (exchange_is_late(x)) /* receiving takes its time */
+        return sse_fail(x, 401, "%s", TOKEN_EXPIRED);
     if (x->is_options)
         return handle_options(x);
     const struct route *route = x->route;
@@ -4414,6 +4494,8 @@ static int connect_serve(struct sse_exchange *x, struct user *user, struct strea
     exchange_make_room(x, SSE_OUT_BYTES);
     if (x->lost)
         return 0;
+    if (exchange_is_late(x))
+        return sse_fail(x, 401, "%s", TOKEN_EXPIRED);
     x->close = true;
     x->type = "text/event-stream";
     answer_head(x, 200, FRAMED_STREAM);
@@ -4791,7 +4873,11 @@ static bool conn_wait(struct conn *c)
     c->in_start = c->in_end = 0;
     long long since = conn_lend(c);
     bool stopping = atomic_load(&c->server->stopping);
+    int64_t deadline = now_ms() + SSE_IDLE_MS;
     ssize_t n = transport_read(&c->transport, c->buffers->in, SSE_IN_BYTES, !stopping);
+    while (n == IO_LATER && c->transport.tls && !stopping && now_ms() < deadline &&
+           atomic_load(&c->idle_since_ms) == since) /* it was of TLS's own */
+        n = transport_read(&c->transport, c->buffers->in, SSE_IN_BYTES, true);
     if (!conn_reclaim(c, since) || n <= 0)
         return false;
     c->in_end = (size_t)n;
@@ -4799,22 +4885,18 @@ static bool conn_wait(struct conn *c)
 }
 
 /* Sets up TLS where it is spoken. The handshake counts as idle: one that stalls makes room like any
- * connection that says nothing. False if it failed. A client that speaks plain HTTP, as the first
- * byte tells (RFC 8446 section 5.1: a handshake begins with 22), is served a 400. */
+ * connection that says nothing. False if it failed. A client that speaks plain HTTP is served a 400. */
 static bool conn_secure(struct conn *c)
 {
-    enum { HANDSHAKE = 22 };
     struct sse_server *server = c->server;
     int64_t deadline = now_ms() + SSE_HANDSHAKE_MS;
-    char first = 0;
 
     pthread_mutex_lock(&server->conns_lock);
     struct ssl_ctx_st *context = tls_share(server->tls);
     pthread_mutex_unlock(&server->conns_lock);
     long long since = conn_lend(c);
-    bool came = context && transport_wait(&c->transport, POLLIN, deadline) &&
-                socket_read(c->transport.fd, &first, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
-    c->is_misdirected = came && first != HANDSHAKE && http_is_token((struct slice){&first, 1});
+    bool came = context && transport_wait(&c->transport, POLLIN, deadline);
+    c->is_misdirected = came && transport_hears_plain(&c->transport);
     bool secured = came && !c->is_misdirected && transport_secure(&c->transport, context, deadline);
     tls_free(context);
     c->is_fresh = true; /* now its request is to come */
@@ -4868,7 +4950,7 @@ static void conn_serve(struct conn *c)
         struct sse_exchange *x = &c->buffers->exchange;
         *x = (struct sse_exchange){.server = c->server, .conn = c};
         int verdict = conn_read_head(c, &x->request);
-        if (verdict > 0 && c->is_misdirected)
+        if (verdict != 0 && verdict != -408 && c->is_misdirected)
             verdict = http_refuse(&x->request, 400, "this port speaks HTTPS: begin with https://");
         goes_on = verdict != 0 && exchange_run(x, verdict);
     }
@@ -5136,6 +5218,8 @@ static bool config_is_valid(struct sse_config *config)
             return false;
     if (!config->cert_file != !config->key_file)
         return false;
+    if (!config->auth_secret != !config->auth_secret_len)
+        return false;
     if (config->auth_secret && (config->auth_secret_len < SSE_SECRET_BYTES_MIN ||
                                 config->auth_secret_len > SSE_SECRET_BYTES))
         return false;
@@ -5154,11 +5238,13 @@ struct refused {
     struct transport transport;
     const char *detail; /* why; NULL once it was told */
     int64_t until_ms;
+    unsigned watched; /* where poll() tells of it */
 };
 
 /* What the accept loop keeps to itself. */
 struct acceptor {
     struct refused refused[SSE_REFUSED]; /* fd is -1 where there is none */
+    unsigned refused_first;              /* whose turn it is */
     int64_t paused_until_ms;
     int64_t complained_ms;
     int64_t look_ms; /* when to look again for clients that have closed */
@@ -5189,9 +5275,12 @@ static void refused_tell(struct refused *r)
 static bool refused_turn(struct refused *r)
 {
     char sink[512];
-    ssize_t n = r->transport.tls ? tls_handshake(&r->transport)
-                                 : socket_read(r->transport.fd, sink, sizeof sink, MSG_DONTWAIT);
-    if (n > 0 && r->transport.tls)
+    if (!r->detail)
+        return socket_read(r->transport.fd, sink, sizeof sink, MSG_DONTWAIT) != 0;
+    if (transport_hears_plain(&r->transport))
+        tls_end(&r->transport);
+    ssize_t n = r->transport.tls ? tls_handshake(&r->transport) : 1;
+    if (n > 0)
         refused_tell(r);
     return n != 0;
 }
@@ -5266,16 +5355,26 @@ static void acceptor_accept(struct sse_server *server, struct acceptor *a)
     }
 }
 
+/* Goes on with refused connections. A handshake may take a while: there is one only in each turn, of the
+ * others another in the next. */
 static void acceptor_sweep(struct acceptor *a, const struct pollfd *on)
 {
     int64_t now = now_ms();
-    for (struct refused *r = a->refused; r < a->refused + SSE_REFUSED; r++) {
+    unsigned first = a->refused_first, next = first;
+
+    for (unsigned i = first; i < first + SSE_REFUSED; i++) {
+        struct refused *r = &a->refused[i % SSE_REFUSED];
         if (r->transport.fd < 0)
             continue;
-        if (now >= r->until_ms || (on->revents && !refused_turn(r)))
+        bool ready = on[r->watched].revents != 0;
+        if (ready && r->detail) {
+            ready = next == first;
+            next = ready ? i + 1 : next;
+        }
+        if (now >= r->until_ms || (ready && !refused_turn(r)))
             refused_end(r);
-        on++;
     }
+    a->refused_first = next % SSE_REFUSED;
 }
 
 /* When a rush is over, what libraries keep of its memory goes back to the system. */
@@ -5317,13 +5416,15 @@ static void acceptor_look(struct sse_server *server, struct acceptor *a)
 }
 
 /* Writes to `on` what poll() is to watch of them, and returns how many there are. */
-static unsigned acceptor_watch_refused(const struct acceptor *a, struct pollfd *on)
+static unsigned acceptor_watch_refused(struct acceptor *a, struct pollfd *on)
 {
     unsigned n = 0;
-    for (const struct refused *r = a->refused; r < a->refused + SSE_REFUSED; r++)
+    for (struct refused *r = a->refused; r < a->refused + SSE_REFUSED; r++) {
+        r->watched = n;
         if (r->transport.fd >= 0)
             on[n++] =
                 (struct pollfd){.fd = r->transport.fd, .events = transport_wants(&r->transport)};
+    }
     return n;
 }
 

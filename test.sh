@@ -418,6 +418,14 @@ is 'an access line has time, peer, method, path and status' 1 "$(
     grep -c '^20[0-9-]*T[0-9:]*Z 127.0.0.1 GET /health 200$' "$tmp/main.err"
 )"
 lacks 'and never a query' secret "$(cat "$tmp/main.err")"
+for what in '' ' HTTP/1.1' ' HTTP/3.0\r\n' ' HTTP/1.1\r\nHost: a b\r\n' ' HTTP/1.1\r\nX : y\r\n'; do
+    raw patience:50 "send:GET /health?secret$what\r\n\r\n" eof >/dev/null
+done
+get '/health%3Faccess_token=secret' >/dev/null
+get '/health;access_token=secret' >/dev/null
+eventually 'what cannot be read is logged' grep -q ' - - 505$' "$tmp/main.err"
+lacks 'without its query either' secret "$(cat "$tmp/main.err")"
+has 'nor is one whose mark was escaped' '/health%3F... 404' "$(cat "$tmp/main.err")"
 
 brief() { # OPTIONS...: prints "STATUS LINES-ON-STDERR", and keeps both outputs
     launch brief "$SSE" "$@"
@@ -1333,6 +1341,9 @@ is 'streams do not make room: 503 in a problem document' 1 \
     "$(raw eof | grep -c '^{"title":"Service Unavailable","status":503,"detail":".*"}$')"
 answers "send:$LAST" >"$tmp/many"
 is 'which can be read, though the request was not' '503 closed' "$(cat "$tmp/many")"
+if over_https; then
+    is 'plain HTTP is told so plainly' '1 0' "$("$RAW" -p "$PORT" "send:$LAST" eof >"$tmp/plain"; _end=$?; echo "$(grep -c '^HTTP/1.1 503 ' "$tmp/plain") $_end")"
+fi
 is 'with Retry-After' 1 "$(grep -c '^Retry-After: 5' "$tmp/answer")"
 is 'and its type' 1 "$(grep -c '^Content-Type: application/problem+json' "$tmp/answer")"
 is 'curl reads it too' 503 "$(status /sse/send/held1 --data-binary "@$tmp/large")"
@@ -1402,6 +1413,7 @@ for from in "http://127.0.0.1:$PORT" "https://127.0.0.1:$PORT"; do
 done
 origin 200 'own, by name' /sse/users -H "Origin: http://localhost:$PORT" -H "Host: LOCALHOST:$PORT"
 origin 200 'own, with the default port' /sse/users -H 'Origin: http://localhost' -H 'Host: localhost:80'
+over_https && origin 403 'the plain page of the same host is not' /sse/users -H 'Origin: http://localhost' -H 'Host: localhost'
 origin 200 'own, with that of https' /sse/users -H 'Origin: https://localhost:443' -H 'Host: localhost'
 accepted 403 'an empty Origin' "send:GET /sse/users HTTP/1.1\r\n${H}Origin:\r\n$CLOSE\r\n"
 for from in "http://127.0.0.1:1" http://127.0.0.1 "http://localhost:$PORT" null "http://127.0.0.1:$PORT.evil" \
@@ -1462,7 +1474,7 @@ origin 403 'but not without an Origin' /sse/users -H 'Sec-Fetch-Site: cross-site
 stop any-origin
 start everywhere --bind 0.0.0.0
 origin 200 'beyond loopback every Host is served' /sse/users -H 'Host: my.example'
-origin 200 'and is own' /sse/users -H 'Host: my.example' -H 'Origin: http://my.example'
+origin 200 'and is own' /sse/users -H 'Host: my.example' -H "Origin: $SCHEME://my.example"
 origin 403 'a foreign page is not' /sse/users -H 'Host: my.example' -H 'Origin: http://evil.example'
 stop everywhere
 
@@ -1482,11 +1494,17 @@ done
 for version in tls1 tls1_1; do
     is "$version is not" '(NONE)' "$(ciphers "-$version" -cipher 'ALL:@SECLEVEL=0')"
 done
-for cipher in AES128-SHA AES256-GCM-SHA384 ECDHE-ECDSA-AES256-SHA DHE-RSA-AES128-GCM-SHA256 NULL-SHA256; do
+for cipher in ECDHE-ECDSA-AES256-SHA ECDHE-ECDSA-AES128-SHA256 ECDHE-ECDSA-AES128-CCM; do
     is "without $cipher" '(NONE)' "$(ciphers -tls1_2 -cipher "$cipher:@SECLEVEL=0")"
 done
 for cipher in ECDHE-ECDSA-AES128-GCM-SHA256 ECDHE-ECDSA-AES256-GCM-SHA384 ECDHE-ECDSA-CHACHA20-POLY1305; do
     is "with $cipher" "$cipher" "$(ciphers -tls1_2 -cipher "$cipher")"
+done
+for group in ffdhe2048 ffdhe8192; do
+    is "without $group, which is dear" '(NONE)' "$(ciphers -tls1_3 -groups "$group")"
+done
+for group in X25519 P-256 P-384; do
+    is "with $group" TLS_AES_256_GCM_SHA384 "$(ciphers -tls1_3 -groups "$group")"
 done
 is 'without renegotiation' 1 "$(printf 'R\n' | openssl s_client -connect "127.0.0.1:$PORT" -tls1_2 2>&1 | grep -c 'no renegotiation')"
 for protocol in http/1.1 http/1.0 'h2,http/1.1' 'http/1.0,http/1.1'; do
@@ -1510,7 +1528,7 @@ is 'curl is told so' 400 "$(SCHEME=http; use main; status /health)"
 is 'and nothing was done' 404 "$(status /sse/status/plain)"
 for bytes in '\0' '\x80\x2e\x01\x03\x01' '\xff\xff\xff\xff' '\x16\x03\x01\x00\x05hello' '\x16\x03\x01\xff\xff' '\x15\x03\x01\x00\x02\x02\x28' '\r\n\r\n'; do
     plainly patience:15000 "send:$bytes" shut eof >/dev/null
-    is "garbage ($bytes) ends" yes "$([ $? -ne 3 ] && echo yes)"
+    is "garbage ($bytes) ends" yes "$(case $? in 0 | 4) echo yes ;; esac)"
 done
 is 'and the next client is served' 200 "$(status /health)"
 long=$(awk 'BEGIN { for (i = 0; i < 90; i++) { for (n = 0; n < 230; n++) printf "a"; printf "," } print "http/1.1" }')
@@ -1531,8 +1549,41 @@ eventually 'for twenty at once' twenty_served
 touch "$tmp/stalled"
 stop stalled
 
+section 'HTTPS: new keys, again and again'
+start rekeyed --max-connections 2 --max-users 4 --history 1000 --history-bytes 20000000
+for name in rekeys rekeys-too; do
+    launch $name "$RAW" "$PORT" rcvbuf:4096 deaf patience:60000 keyupdate:1000000 "touch:$tmp/$name.blocked" "until:$tmp/nobody-makes-this"
+done
+await test -e "$tmp/rekeys.blocked"
+await test -e "$tmp/rekeys-too.blocked"
+ticks() { awk '{ print $14 + $15 }' "/proc/$PID/stat"; }
+if is_linux && [ -z "$SANITIZED" ]; then
+    before=$(ticks) began=$(now)
+    calm() { [ $(($(now) - began)) -gt 1000 ]; }
+    eventually 'whoever asks for them and reads no answer' calm
+    within 'costs nothing once it can say no more' 0 50 $(($(ticks) - before))
+fi
+is 'and makes room' 200 "$(status /health)"
+end rekeys
+end rekeys-too
+ended rekeys >/dev/null
+ended rekeys-too >/dev/null
+launch rekeyed-stream "$RAW" "$PORT" rcvbuf:4096 deaf patience:60000 "send:GET /sse/connect/keys HTTP/1.1\r\n$H\r\n" \
+    "until:$tmp/behind" keyupdate:3 "touch:$tmp/asked" "until:$tmp/all-sent" 'wait:the last one\n\n'
+await status_is keys Connected 1
+n=0
+until post /sse/send/keys "@$tmp/60000" >/dev/null && grep -q '"delivered":0' "$tmp/body" || [ $n -gt 200 ]; do n=$((n + 1)); done
+: >"$tmp/behind"
+await test -e "$tmp/asked"
+post /sse/send/keys 'the last one' >/dev/null
+: >"$tmp/all-sent"
+is 'a stream that asks for them while it is behind' 0 "$(ended rekeyed-stream)"
+is 'gets everything' "$((n + 2))" "$(grep -c '^id: .*-[1-9][0-9]*$' "$tmp/rekeyed-stream.out")"
+stop rekeyed
+
 section 'HTTPS: certificates'
 for name in second third; do certificate $name; done
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=rsa -keyout "$tmp/rsa-key.pem" -out "$tmp/rsa.pem" 2>"$tmp/openssl.err"
 cp "$tmp/second.pem" "$tmp/cert.pem"
 cp "$tmp/second-key.pem" "$tmp/key.pem"
 with_cert() { launch brief "$BARE" --port 0 "$@"; _status=$(ended brief); echo "$_status $(grep -c '' "$tmp/brief.err")"; }
@@ -1541,6 +1592,17 @@ bad_cert() { # STATUS WHAT MUST-SAY CERT KEY
     has "$2: is told" "$3" "$(cat "$tmp/brief.err")"
 }
 printf 'no certificate\n' >"$tmp/none.pem"
+launch rsa "$BARE" --port 0 --cert "$tmp/rsa.pem" --key "$tmp/rsa-key.pem"
+await ready rsa
+use rsa
+for cipher in AES128-SHA AES256-GCM-SHA384 ECDHE-RSA-AES256-SHA DHE-RSA-AES128-GCM-SHA256 NULL-SHA256; do
+    is "with an RSA key, without $cipher" '(NONE)' "$(ciphers -tls1_2 -cipher "$cipher:@SECLEVEL=0")"
+done
+for cipher in ECDHE-RSA-AES128-GCM-SHA256 ECDHE-RSA-CHACHA20-POLY1305; do
+    is "with $cipher" "$cipher" "$(ciphers -tls1_2 -cipher "$cipher")"
+done
+end rsa
+ended rsa >/dev/null
 openssl pkcs8 -topk8 -v2 aes128 -passout pass:secret -in "$tmp/second-key.pem" -out "$tmp/locked.pem"
 bad_cert 1 'a certificate that is not there' "cannot read $tmp/nowhere.pem: No such file" "$tmp/nowhere.pem" "$tmp/key.pem"
 bad_cert 1 'a key that is not there' "cannot read $tmp/nowhere.pem: No such file" "$tmp/cert.pem" "$tmp/nowhere.pem"
@@ -1632,6 +1694,7 @@ one_of 404 'another scheme is none of ours' "/sse/status/alice?access_token=$ali
 one_of 401 'the query counts before the cookie' '/sse/status/alice?access_token=x' -b "sse_token=$alice"
 one_of 404 'and the other way round' "/sse/status/alice?access_token=$alice" -b sse_token=x
 one_of 404 'an empty parameter is none' '/sse/status/alice?access_token=' -b "sse_token=$alice"
+one_of 404 'an empty cookie is none' /sse/status/alice -b "sse_token=; sse_token=$alice"
 one_of 401 'a cookie of another name' /sse/status/alice -b "xsse_token=$alice; SSE_TOKEN=$alice"
 one_of 400 'two Authorization fields' /sse/status/alice -H "Authorization: Bearer $alice" -H 'Authorization: Bearer x'
 one_of 400 'two Cookie fields' /sse/status/alice -H "Cookie: sse_token=$alice" -H 'Cookie: x=y'
@@ -1713,6 +1776,16 @@ for claims in '' '[]' null 7 '"x"' "{\"exp\":$later}}" "{\"exp\":$later},{}" "{\
     "{\"exp\":$later,\"a\":\"$(printf '\001')\"}" "{\"exp\":$later,\"a\":\"$(printf '\377')\"}" "$(printf '\357\273\277'){\"exp\":$later}"; do
     claim "claims $claims" 'not a JSON object' "$claims"
 done
+for space in ' ' "$(printf '\t')" '
+'; do
+    claim "exp past, and white space" 'has expired' "{\"sub\":\"alice\",\"exp\":1$space}"
+    claim "exp past, and more of it" 'has expired' "{$space\"exp\"$space:$space$((later - 3601))$space,$space\"sub\"$space:$space\"alice\"$space}"
+    claim 'nbf to come, and white space' 'not valid yet' "{\"sub\":\"alice\",\"exp\":$later,\"nbf\":$later$space}"
+    is 'a good one, and white space' 404 "$(bearer "$(token "{$space\"exp\"$space:$space$later$space,\"nbf\":1$space,\"sub\":\"alice\"$space}")" /sse/status/alice)"
+done
+many=$(awk 'BEGIN { for (i = 0; i < 31; i++) printf "\"m%d\":1,", i }')
+is '32 claims' 404 "$(bearer "$(token "{${many#*,}\"sub\":\"alice\",\"exp\":$later}")" /sse/status/alice)"
+claim '33 claims' 'not a JSON object' "{$many\"sub\":\"alice\",\"exp\":$later}"
 is 'sub may be escaped' 404 "$(bearer "$(token "{\"sub\":\"\\u0061\\u006cice\",\"exp\":$later}")" /sse/status/alice)"
 cafe=$(token "{\"sub\":\"caf\\u00e9 \\ud83d\\ude42\",\"exp\":$later}")
 is 'and hold any character' 404 "$(bearer "$cafe" '/sse/status/caf%C3%A9%20%F0%9F%99%82')"
@@ -1794,9 +1867,33 @@ is 'in order' 0 "$(ended expiring)"
 is 'with what was due' 'id: E-1|data: in time||' "$(news expiring)"
 is 'another of the user goes on' '{"user":"brief","status":"Connected","streams":1,"queued":0}' "$(get /sse/status/brief -H "Authorization: Bearer $admin" | cut -d ' ' -f 2)"
 invalid 'coming back' "$short" 'has expired'
+soon=$(($(date +%s) + 2))
+short=$(token "{\"sub\":\"late\",\"exp\":$soon}")
+launch late "$RAW" -p "$PORT" "send:GET /sse/connect/late?access_token=$short HTTP/1.1\r\n${H}Connection: close\r\nContent-Length: 1\r\n\r\n" \
+    "until:$tmp/expired" send:x eof
+launch late-behind "$RAW" -p "$PORT" rcvbuf:2048 deaf patience:30000 "send:GET /sse/connect/stuck?access_token=$(token "{\"sub\":\"stuck\",\"exp\":$soon}") HTTP/1.1\r\n$H\r\n" \
+    "until:$tmp/nobody-makes-this"
+stuck_is() { get /sse/status/stuck -H "Authorization: Bearer $admin" | grep -q "\"status\":\"$1\""; }
+await stuck_is Connected
+n=0
+until bearer "$publisher" /sse/send/stuck --data-binary "@$tmp/60000" >/dev/null && grep -q '"delivered":0' "$tmp/body" || [ $n -gt 200 ]; do n=$((n + 1)); done
+is_late() { [ "$(date +%s)" -gt "$soon" ]; }
+await is_late
+eventually 'a stream that is stuck ends with its token, too' stuck_is Disconnected
+: >"$tmp/expired"
+is 'a body that comes when the token has expired opens no stream' '0 1 0' \
+    "$(ended late) $(grep -c '^HTTP/1.1 401 ' "$tmp/late.out") $(grep -c 'connected' "$tmp/late.out")"
+end late-behind
+ended late-behind >/dev/null
 hang_up staying
 is 'what was logged holds no token' 0 "$(grep -c -e "$(part 1)" -e "$(part 3)" -e access_token -e Bearer "$tmp/guarded.err")"
 stop guarded
+
+start guarded-any --auth-secret "$tmp/secret" --cors '*'
+one_of 404 'with --cors * a page of any site may come with a token' /sse/status/alice -H 'Origin: https://any.example' -H "Authorization: Bearer $alice"
+one_of 401 'but a cookie, which its browser adds by itself, does not count' /sse/status/alice -H 'Origin: https://any.example' -b "sse_token=$alice"
+one_of 404 'it does for its own pages' /sse/status/alice -H "Origin: http://127.0.0.1:$PORT" -b "sse_token=$alice"
+stop guarded-any
 
 section 'Tokens: the secret'
 use_secret() { # WHAT MUST-SAY FILE

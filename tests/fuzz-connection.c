@@ -8,7 +8,8 @@
  * The first byte of an input chooses the server: open with listed origins (a), with tokens (b), or,
  * where SSE_TLS is defined, HTTPS (c). What follows is sent to it by a client with a thread of its own,
  * in pieces that end at each byte of 255; in "@@" the client puts a token that is valid. What comes
- * back must be answers as HTTP has them, one after the other, and afterwards nothing may be left:
+ * back must be answers as HTTP has them, one after the other; without a token there must be nothing of
+ * what takes one; and afterwards nothing may be left:
  * no stream, no connection, no pin, no body, no buffer. */
 
 #define SSE_NO_MAIN
@@ -53,6 +54,14 @@ static void make_token(void)
 static const char TOKEN[] = "none";
 #endif
 
+/* A line of the log is one line of printable ASCII, however the request was. */
+static void check_line(void *arg, const char *line)
+{
+    (void)arg;
+    for (; *line; line++)
+        require(*line >= ' ' && *line < 0x7F);
+}
+
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -64,7 +73,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
         struct sse_config config;
         sse_config_init(&config);
         config.port = 0;
-        config.demo = config.access_log = false;
+        config.demo = false;
+        config.log = check_line;
         config.max_users = 3;
         config.max_streams = 2;
         config.history = 4;
@@ -222,7 +232,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static char output[OUTPUT_MAX];
+    static char output[OUTPUT_MAX + 1];
     int fd[2];
     pthread_t thread;
 
@@ -246,6 +256,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct slice answers = {output, client.got};
     while (!server->tls && take_answer(&answers, true))
         ;
+    output[client.got] = 0;
+    bool token_sent = false;
+    for (size_t i = 1; i + 1 < size; i++)
+        token_sent |= data[i] == '@' && data[i + 1] == '@';
+    if (server == servers[1] && server->config.auth_secret && !token_sent)
+        for (const char *what = output; what && what < output + client.got;) {
+            require(strncmp(what, "HTTP/1.1 202", 12) != 0 && strncmp(what, "event: ", 7) != 0 &&
+                    strncmp(what, "data: ", 6) != 0 && strncmp(what, "{\"users\":[", 10) != 0 &&
+                    strncmp(what, "{\"user\":", 8) != 0);
+            what = memchr(what, '\n', client.got - (size_t)(what - output));
+            what = what ? what + 1 : NULL;
+        }
     require(server->conns_open == 0 && atomic_load(&server->stream_count) == 0);
     uint32_t free_bodies = 0;
     for (uint32_t slot = server->bodies.free; slot; slot = server->bodies.next[slot - 1])

@@ -4,9 +4,10 @@
  *         -o build/fuzz-token tests/fuzz-token.c -lssl -lcrypto && mkdir -p build/corpus-token &&
  *         build/fuzz-token -max_total_time=60 -max_len=2048 build/corpus-token tests/corpus/token
  *
- * Each input is HEADER LF CLAIMS. Both are read as JSON as they are, and then as what they are for: a
- * token of them, properly signed, must get the verdict that they deserve, and the same token with one
- * bit of it changed must be refused. */
+ * Each input is HEADER LF CLAIMS. Both are read as JSON as they are, and with white space wherever there
+ * may be some, which must change nothing; and then as what they are for: a token of them, properly
+ * signed, must get the verdict that they deserve, and the same token with one bit of it changed must be
+ * refused. */
 
 #define SSE_NO_MAIN
 #include "../sse.c"
@@ -67,6 +68,56 @@ static void check_object(const char *bytes, size_t len)
                     ((unsigned char)name.at[k] & 0xC0) == 0x80);
     }
     free(at);
+}
+
+/* The same text with a space before and after all that is not within a string or a number. */
+static size_t spread(const char *bytes, size_t len, char *to)
+{
+    bool quoted = false;
+    size_t n = 0;
+    for (size_t i = 0; i < len; i++) {
+        bool mark = !quoted && bytes[i] && strchr("{}[],:", bytes[i]);
+        if (mark)
+            to[n++] = " \t\n\r"[i % 4];
+        to[n++] = bytes[i];
+        if (mark)
+            to[n++] = ' ';
+        if (quoted && bytes[i] == '\\' && i + 1 < len)
+            to[n++] = bytes[++i];
+        else if (bytes[i] == '"')
+            quoted = !quoted;
+    }
+    return n;
+}
+
+/* White space changes neither what an object holds nor what its claims are worth. */
+static void check_space(const char *bytes, size_t len)
+{
+    struct member members[SSE_JSON_MEMBERS], others[SSE_JSON_MEMBERS];
+    struct token token = {.publishes = false}, other = token;
+    char *at = copy(bytes, len), *wide = malloc(3 * len + 1);
+
+    require(wide != NULL);
+    size_t wide_len = spread(bytes, len, wide);
+    int n = json_read_object(at, len, members, SSE_JSON_MEMBERS);
+    char *again = copy(wide, wide_len);
+    int m = json_read_object(again, wide_len, others, SSE_JSON_MEMBERS);
+    require(n == m);
+    for (int i = 0; i < n; i++) {
+        require(members[i].kind == others[i].kind && members[i].name.len == others[i].name.len);
+        if (!strchr("{[", members[i].kind))
+            require(members[i].value.len == others[i].value.len &&
+                    memcmp(members[i].value.at, others[i].value.at, members[i].value.len) == 0);
+    }
+    free(at);
+    free(again);
+    at = copy(bytes, len);
+    const char *why = token_claims(at, len, (int64_t)NOW_S * 1000, &token);
+    require((why == NULL) == (token_claims(wide, wide_len, (int64_t)NOW_S * 1000, &other) == NULL));
+    require(why || (token.expires_ms == other.expires_ms && token.publishes == other.publishes &&
+                    token.administers == other.administers));
+    free(at);
+    free(wide);
 }
 
 /* There is one way only to write what base64url stands for. */
@@ -139,6 +190,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         claims = slice_of("");
     check_object(header.at, header.len);
     check_object(claims.at, claims.len);
+    check_space(claims.at, claims.len);
     check_base64((const char *)data, size);
     require(!accepts((const char *)data, size));
     check_token(header, claims, draw);

@@ -22,6 +22,7 @@
  *     until:FILE                    waits until there is such a file
  *     touch:FILE                    makes one
  *     clock                         prints "[N ms]": the time since the connection was made
+ *     keyupdate:N                   over TLS 1.3: asks for new keys N times, and reads no answer
  *     patience:MS                   how long wait, eof, until and sending may take (20000)
  *     crowd:N:TEXT                  opens N more connections, sends TEXT on each, keeps them open
  *     storm:N:TEXT                  N times: connects, sends TEXT, closes; every other with a reset
@@ -282,6 +283,19 @@ static void drop(SSL *tls)
 
 #endif
 
+/* Until the peer takes no more: then what is said stays half said. */
+static void update_keys(int times)
+{
+#ifdef SSE_TLS
+    struct pollfd p = {.fd = me.fd, .events = POLLOUT};
+    for (int n = 1; me.tls && times-- > 0 && (n == 1 || poll(&p, 1, 300) > 0);)
+        if (SSL_key_update(me.tls, SSL_KEY_UPDATE_REQUESTED) == 1 || n != 1)
+            n = SSL_do_handshake(me.tls);
+#else
+    (void)times;
+#endif
+}
+
 static bool wants_tls(void)
 {
 #ifdef SSE_TLS
@@ -541,6 +555,12 @@ static void step_clock(const char *arg)
     print_all(line, (size_t)n);
 }
 
+static void step_keyupdate(const char *arg)
+{
+    need_connection();
+    update_keys(number(&arg));
+}
+
 static void step_patience(const char *arg)
 {
     me.patience_ms = number(&arg);
@@ -586,7 +606,7 @@ static const struct {
     {"shut", step_shut},   {"rst", step_rst},       {"again", step_again},
     {"deaf", step_deaf},   {"rcvbuf", step_rcvbuf}, {"until", step_until},
     {"touch", step_touch}, {"clock", step_clock},   {"patience", step_patience},
-    {"crowd", step_crowd}, {"storm", step_storm},
+    {"crowd", step_crowd}, {"storm", step_storm},   {"keyupdate", step_keyupdate},
 };
 
 static void carry_out(const char *step)

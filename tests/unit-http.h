@@ -1790,10 +1790,16 @@ static void test_origin_own(void)
 
     for (size_t i = 0; i < COUNT(rows); i++)
         check_in(slice_of(rows[i].origin),
-                 origin_is_own(slice_of(rows[i].origin), slice_of(rows[i].authority)) ==
+                 origin_is_own(slice_of(rows[i].origin), slice_of(rows[i].authority), false) ==
                      rows[i].own);
-    check(!origin_is_own(slice_of("http://h"), none));
-    check(!origin_is_own(none, slice_of("h")));
+    check(!origin_is_own(slice_of("http://h"), none, false));
+    /* where HTTPS is spoken, a Host without a port means 443 */
+    check(origin_is_own(slice_of("https://h"), slice_of("h"), true));
+    check(origin_is_own(slice_of("https://h:443"), slice_of("h"), true));
+    check(origin_is_own(slice_of("http://h:8443"), slice_of("h:8443"), true));
+    check(!origin_is_own(slice_of("http://h"), slice_of("h"), true));
+    check(!origin_is_own(slice_of("x://h:80"), slice_of("h"), true));
+    check(!origin_is_own(none, slice_of("h"), false));
 }
 
 static void test_authority_trusted(void)

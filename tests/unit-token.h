@@ -110,6 +110,11 @@ static void test_json_values(void)
     check(slice_is(members[0].value, "A\xc3\xa9\xe2\x82\xac\xf0\x9f\x99\x82\n\""));
     check(members[1].kind == '0' && slice_is(members[1].value, "-12.5"));
     check(members[2].kind == '[' && slice_is(members[2].value, "[1,2]"));
+    free(at);
+    at = token_copy(" { \"n\" : 1 , \"t\" : true\n, \"o\" : { \"a\" : 1 }\t, \"l\" : [ 1 , 2 ] } ", &len);
+    n = json_read_object(at, len, members, 4);
+    check(n == 4 && slice_is(members[0].value, "1") && slice_is(members[1].value, "true"));
+    check(slice_is(members[2].value, "{ \"a\" : 1 }") && slice_is(members[3].value, "[ 1 , 2 ]"));
     check(member_find(members, n, "l").kind == '[' && member_find(members, n, "L").kind == 0);
     free(at);
     at = token_copy("{\"a\":1,\"b\":2,\"c\":3,\"d\":4,\"e\":5}", &len);
@@ -131,7 +136,7 @@ static void test_token_dates(void)
                  {"-0.1", -1},
                  {"1e3", -2},
                  {"1E3", -2},
-                 {"2000000000", 2000000000000},
+                 {"2000000000", 2000000000000}, {"1 ", -2}, {"1.5 ", -2}, {"1x", -2}, {"", -2},
                  {"9223372036854774", 9223372036854774000},
                  {"9223372036854775", INT64_MAX},
                  {"99999999999999999999999", INT64_MAX}};
@@ -169,6 +174,14 @@ static void test_token_claims(void)
                  {"{\"exp\":100,\"aud\":null}", 0, false},
                  {"{\"exp\":100,\"sub\":null}", 0, false},
                  {"{\"exp\":\"100\"}", 0, false},
+                 {"{\"exp\":100 }", 99999, true},
+                 {"{\"exp\":100\n}", 100000, false},
+                 {"{ \"exp\" : 100\t, \"nbf\" : 50 }", 100000, false},
+                 {"{\"exp\":100.5 }", 100499, true},
+                 {"{\"exp\":100.5\r\n}", 100500, false},
+                 {"{\"exp\":100,\"nbf\":50 }", 50000, true},
+                 {"{\"exp\":-1 }", 0, false},
+                 {"{\"exp\": }", 0, false},
                  {"{}", 0, false}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         at = token_copy(cases[i].claims, &len);
