@@ -4,7 +4,7 @@
 #   make run         builds it and serves on http://127.0.0.1:8080 (ARGS='...' adds options)
 #   make test        builds it, and with OpenSSL as well if that is here, and runs test.sh; needs curl
 #   make bench       measures streams, memory, publishing and stopping
-#   make install     to $(DESTDIR)$(PREFIX)/bin
+#   make install     ./sse as it was built last, to $(DESTDIR)$(PREFIX)/bin
 #   make uninstall   removes it from there
 #   make clean       removes what was built
 #
@@ -28,45 +28,50 @@ WITH_OPENSSL = -DSSE_TLS
 OPENSSL_LIBS = -lssl -lcrypto
 
 ifdef TLS
-COMPILE += $(WITH_OPENSSL)
-LINK += $(OPENSSL_LIBS)
+TLS_FLAGS = $(WITH_OPENSSL)
+TLS_LIBS = $(OPENSSL_LIBS)
 SERVE = --port 8443 --cert $(BUILD)/localhost.pem --key $(BUILD)/localhost-key.pem
 CERTIFICATE = $(BUILD)/localhost.pem
 endif
 
-TESTERS = $(BUILD)/unit $(BUILD)/raw $(BUILD)/bench $(BUILD)/embed $(BUILD)/faults
+TESTERS = $(addprefix $(BUILD)/, sse unit raw bench embed faults)
 HTTPS_TESTERS = $(addprefix $(BUILD)/tls/, sse unit raw bench embed faults)
 
 .PHONY: all run test bench install uninstall clean FORCE
 
 all: sse
 
-sse: sse.c $(BUILD)/how
-	$(COMPILE) -o $@ sse.c $(LINK)
+sse: sse.c $(BUILD)/how-sse
+	$(COMPILE) $(TLS_FLAGS) -o $@ sse.c $(LINK) $(TLS_LIBS)
 
 run: sse $(CERTIFICATE)
 	./sse $(SERVE) $(ARGS)
 
-test: sse $(TESTERS)
+test: $(TESTERS)
 	@echo '#include <openssl/ssl.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 || exit 0; \
 	$(MAKE) $(HTTPS_TESTERS)
 	@echo '#include <stdlib.h>' | $(CC) $(CPPFLAGS) -dM -E - | grep -q __GLIBC__ || exit 0; \
 	$(MAKE) $(BUILD)/preload.so
 	BUILD=$(BUILD) ./test.sh
 
-bench: sse $(BUILD)/bench
-	$(BUILD)/bench ./sse
+bench: $(BUILD)/sse $(BUILD)/bench
+	$(BUILD)/bench $(BUILD)/sse
 
-# Built anew when it would be compiled otherwise than last time.
-$(BUILD)/how: FORCE
+# How things were compiled last time: if that changes, they are built anew.
+$(BUILD)/how: HOW = $(COMPILE) $(LINK)
+$(BUILD)/how-sse: HOW = $(COMPILE) $(TLS_FLAGS) $(LINK) $(TLS_LIBS)
+$(BUILD)/how $(BUILD)/how-sse: FORCE
 	@mkdir -p $(BUILD)/tls
-	@echo '$(COMPILE) $(LINK)' | cmp -s - $@ || echo '$(COMPILE) $(LINK)' >$@
+	@echo '$(HOW)' | cmp -s - $@ || echo '$(HOW)' >$@
 
 $(BUILD)/%: tests/%.c tests/unit-http.h tests/unit-store.h tests/unit-token.h sse.c $(BUILD)/how
 	$(COMPILE) -o $@ $< $(LINK)
 
 $(BUILD)/tls/%: tests/%.c tests/unit-http.h tests/unit-store.h tests/unit-token.h sse.c $(BUILD)/how
 	$(COMPILE) $(WITH_OPENSSL) -o $@ $< $(LINK) $(OPENSSL_LIBS)
+
+$(BUILD)/sse: sse.c $(BUILD)/how
+	$(COMPILE) -o $@ sse.c $(LINK)
 
 $(BUILD)/tls/sse: sse.c $(BUILD)/how
 	$(COMPILE) $(WITH_OPENSSL) -o $@ sse.c $(LINK) $(OPENSSL_LIBS)
@@ -75,12 +80,14 @@ $(BUILD)/preload.so: tests/preload.c $(BUILD)/how
 	$(COMPILE) -shared -fPIC -o $@ $< -ldl
 
 $(BUILD)/localhost.pem: | $(BUILD)/how
-	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 \
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 825 \
 	    -subj /CN=localhost -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1' \
 	    -out $@.new -keyout $(BUILD)/localhost-key.pem
 	mv $@.new $@
 
-install: sse
+# What was built last, with or without OpenSSL.
+install:
+	@test -x sse || $(MAKE) sse
 	$(INSTALL) -d $(DESTDIR)$(PREFIX)/bin
 	$(INSTALL) -m 755 sse $(DESTDIR)$(PREFIX)/bin/sse
 

@@ -171,8 +171,8 @@ enum {
     SSE_ENOMEM = -6,    /* memory could not be reserved */
     SSE_EBIND = -7,     /* the address could not be bound; errno says why */
     SSE_ESYSTEM = -8,   /* another system call failed; errno says which way */
-    SSE_EBUSY = -9,     /* the user holds max_streams streams already */
-    SSE_EHELD = -10,    /* the user was disconnected with a hold that has not run out */
+    SSE_EBUSY = -9,     /* for connects: the user holds max_streams streams already */
+    SSE_EHELD = -10,    /* for connects: a hold of the user has not run out */
     SSE_ECERT = -11,    /* no certificate chain can be read: errno, or 0 if the file holds none */
     SSE_EKEY = -12,     /* the same of its private key, which may also belong to another one */
     SSE_ENOTLS = -13    /* HTTPS and tokens take a build with OpenSSL */
@@ -5844,7 +5844,7 @@ static const char **the_origins;      /* what --cors listed; as long as the comm
 
 static void on_signal(int signal_number)
 {
-    if (signal_number == SIGHUP)
+    if (signal_number == SIGHUP && the_server->config.cert_file)
         sse_reload(the_server);
     else
         sse_stop(the_server);
@@ -6073,14 +6073,12 @@ static void raise_descriptor_limit(const struct sse_config *config)
                 (uintmax_t)need);
 }
 
-static void handle_signals(const struct sse_config *config)
+static void handle_signals(void)
 {
     struct sigaction stop = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN};
-    struct sigaction reload = {.sa_handler = on_signal};
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGINT, &stop, NULL);
-    if (config->cert_file)
-        sigaction(SIGHUP, &reload, NULL);
+    sigaction(SIGHUP, &stop, NULL);
     sigaction(SIGPIPE, &ignore, NULL); /* a log that nobody reads any more must not end us */
 }
 
@@ -6146,7 +6144,7 @@ int main(int argc, char **argv)
     raise_descriptor_limit(&config);
 
     /* 4. Signals, from which sse_run() returns, and the ready line */
-    handle_signals(&config);
+    handle_signals();
     bool v6 = strchr(config.bind_address, ':') != NULL;
     printf("listening on %s://%s%s%s:%u\n", config.cert_file ? "https" : "http", v6 ? "[" : "",
            config.bind_address, v6 ? "]" : "", sse_port(the_server));

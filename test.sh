@@ -1,12 +1,13 @@
 #!/bin/sh
 # The specification of sse, run against a real server: `make test`, or BUILD=build ./test.sh.
 #
-# One heading for each section of the contract, a few lines for each behaviour. Reading it needs
-# the helpers below and one rule: whatever takes its time is begun in the first section and looked
-# at in the last ones: all of it takes a little over a minute. Nothing sleeps to let something happen; it polls for what must happen.
+# One heading for each kind of promise, a few lines for each behaviour. Reading it needs the helpers
+# below and one rule: whatever takes its time is begun in the first section and looked at in the last
+# ones; all of it takes a minute and a half. Nothing sleeps to let something happen; it polls for what
+# must happen.
 #
 #   BUILD=DIR     where unit, raw and embed were built (build); what has OpenSSL is in DIR/tls
-#   SSE=FILE      the program under test (./sse, or DIR/tls/sse)
+#   SSE=FILE      the program under test (DIR/sse, or DIR/tls/sse)
 #   HTTPS=1       the same over HTTPS, without what has nothing to do with that; HTTPS=0 leaves that
 #                 out; if it is not set, both have their turn, at the same time
 #   SANITIZED=1   it is a build with a sanitizer: memory is not measured
@@ -20,7 +21,7 @@ CC=${CC:-cc} CXX=${CXX:-c++}
 BUILD=${BUILD:-build} SANITIZED=${SANITIZED:-} CI=${CI:-} VERBOSE=${VERBOSE:-} HTTPS=${HTTPS:-}
 over_https() { [ "$HTTPS" = 1 ]; }
 if over_https; then TOOLS=$BUILD/tls SSE=${SSE:-$BUILD/tls/sse} SCHEME=https
-else TOOLS=$BUILD SSE=${SSE:-./sse} SCHEME=http; fi
+else TOOLS=$BUILD SSE=${SSE:-$BUILD/sse} SCHEME=http; fi
 RAW=$TOOLS/raw
 SLACK=0 # milliseconds that a sanitizer may add
 [ -z "$SANITIZED" ] || SLACK=4000
@@ -93,6 +94,7 @@ end() { # NAME [SIGNAL]
     [ -e "$tmp/$1.exit" ] || kill "-${2:-TERM}" "$(cat "$tmp/$1.pid")" 2>/dev/null
 }
 cleanup() {
+    trap '' INT TERM HUP
     for job in "$tmp"/*.pid; do
         job=${job##*/}
         [ "$job" = '*.pid' ] || end "${job%.pid}"
@@ -283,6 +285,7 @@ linux_from() { # MAJOR MINOR
 # ==== What takes its time, begun here =============================================================
 
 section 'Begun early'
+[ -n "$HTTPS" ] || echo 'This takes a minute and a half; what fails or is skipped is told.'
 if [ -z "$HTTPS" ] && [ -x "$BUILD/tls/sse" ]; then
     launch https env HTTPS=1 ./test.sh
 fi
@@ -1965,6 +1968,7 @@ PUSH=https://push.example.org
 answers_200() { [ "$(through -o /dev/null -w '%{http_code}' "$PUSH/health")" = 200 ]; }
 counts_streams() { through "$PUSH/health" | grep -q "\"streams\":$1,"; } # N
 run_nginx() {
+    [ -e /var/log/nginx/push.log ] || touch "$tmp/nginx-log-is-ours"
     mkdir -p "$tmp/nginx"
     shown nginx >"$tmp/nginx/site"
     printf '%s\n' 'daemon off;' 'pid nginx.pid;' 'error_log error.log;' 'events {}' 'http { include site; }' >"$tmp/nginx/nginx.conf"
@@ -2029,6 +2033,7 @@ else
         end $proxy
         ended $proxy >/dev/null
     done
+    [ ! -e "$tmp/nginx-log-is-ours" ] || rm -f /var/log/nginx/push.log
     end proxied
     is 'the server stops in order' 0 "$(ended proxied)"
     is 'having said nothing out of the ordinary' '' "$(strange_lines proxied)"
@@ -2190,6 +2195,12 @@ is 'stopped, continued and signalled it serves on' 202 "$(status /sse/send/sleep
 eventually 'streams, too' saw sleeper '^data: awake$'
 hang_up sleeper
 stop suspended
+if ! over_https; then
+    start hung-up
+    open hung-up-stream hung-up
+    stop hung-up HUP
+    has 'a terminal that closes stops it in order' 'retry: ' "$(news hung-up-stream)"
+fi
 
 PRELOAD=''
 if [ -n "$SANITIZED" ]; then

@@ -533,7 +533,7 @@ static void siege(const struct server *s, const int *streams, int count)
             poll(NULL, 0, 50);
     paced(s, streams, count, SECONDS / 2, after);
     printf("delay, quiet             %8.0f us median, %.0f us p99\n", before[0], before[1]);
-    printf("besieged by %d + %d   %8.0f us median, %.0f us p99\n", SLOW, GARBAGE, during[0],
+    printf("besieged (%d slow, %d bad) %8.0f us median, %.0f us p99\n", SLOW, GARBAGE, during[0],
            during[1]);
     printf("afterwards               %8.0f us median, %.0f us p99; %+ld KiB resident\n", after[0],
            after[1], status_field(s, "VmRSS:") - size);

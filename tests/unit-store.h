@@ -85,7 +85,7 @@ static void heap_free(struct heap *h)
     *h = (struct heap){NULL, 0, 0};
 }
 
-/* A frame as the contract describes it, made byte by byte rather than line by line. */
+/* A frame as the README describes it, made byte by byte rather than line by line. */
 static void heap_frame(struct heap *h, uint64_t epoch, uint64_t seq, struct slice event,
                        struct slice body)
 {
