@@ -478,7 +478,7 @@ static void besiege(const struct server *s, int seconds)
         nanosleep(&rest, NULL);
         if (due >= began + second * 1e3) {
             for (int k = 0; k < SLOW; k++) /* "GETGETGET...", or as much of a handshake */
-                send(slow[k], cert ? "\x16" : "GET" + i % 3, 1, MSG_NOSIGNAL);
+                send(slow[k], cert ? "\x16" : &"GET"[i % 3], 1, MSG_NOSIGNAL);
             second++;
         }
         const char *bytes = garbage[i % 6];
