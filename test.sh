@@ -331,10 +331,10 @@ slow slow-drip-body "send:${POST_HEAD}Content-Length: 100\r\n\r\n" \
 
 # A reader that reads nothing for many heartbeats, though its history would hold everything.
 start paused --max-users 4 --heartbeat 1 --history 1000 --history-bytes 20000000
-launch paused-reader "$RAW" "$PORT" patience:120000 rcvbuf:65536 \
+launch paused-reader "$RAW" "$PORT" patience:600000 rcvbuf:65536 \
     "send:GET /sse/connect/paused HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' "touch:$tmp/deaf" \
     "until:$tmp/reads-again" 'wait:the last one'
-launch full-window "$RAW" "$PORT" patience:120000 rcvbuf:2048 \
+launch full-window "$RAW" "$PORT" patience:600000 rcvbuf:2048 \
     "send:GET /sse/connect/window HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' "touch:$tmp/deaf-too" \
     "until:$tmp/reads-again" 'wait:the last one'
 await test -e "$tmp/deaf-too"
