@@ -27,6 +27,15 @@ LINK = $(LDFLAGS) $(LDLIBS)
 WITH_OPENSSL = -DSSE_TLS
 OPENSSL_LIBS = -lssl -lcrypto
 
+# make install, and nothing else said: what was built last, with OpenSSL or without, will do.
+SAID = $(findstring command,$(foreach name, TLS CC CFLAGS CPPFLAGS LDFLAGS LDLIBS,$(origin $(name))))
+ifeq ($(MAKECMDGOALS)$(SAID),install)
+AS_BUILT = yes
+ifneq ($(shell grep -s SSE_TLS $(BUILD)/how-sse),)
+TLS = 1
+endif
+endif
+
 ifdef TLS
 TLS_FLAGS = $(WITH_OPENSSL)
 TLS_LIBS = $(OPENSSL_LIBS)
@@ -60,7 +69,7 @@ bench: $(BUILD)/sse $(BUILD)/bench
 # How things were compiled last time: if that changes, they are built anew.
 $(BUILD)/how: HOW = $(COMPILE) $(LINK)
 $(BUILD)/how-sse: HOW = $(COMPILE) $(TLS_FLAGS) $(LINK) $(TLS_LIBS)
-$(BUILD)/how $(BUILD)/how-sse: FORCE
+$(BUILD)/how $(BUILD)/how-sse: $(if $(AS_BUILT),,FORCE)
 	@mkdir -p $(BUILD)/tls
 	@echo '$(HOW)' | cmp -s - $@ || echo '$(HOW)' >$@
 
@@ -85,9 +94,7 @@ $(BUILD)/localhost.pem: | $(BUILD)/how
 	    -out $@.new -keyout $(BUILD)/localhost-key.pem
 	mv $@.new $@
 
-# What was built last, with or without OpenSSL.
-install:
-	@test -x sse || $(MAKE) sse
+install: sse
 	$(INSTALL) -d $(DESTDIR)$(PREFIX)/bin
 	$(INSTALL) -m 755 sse $(DESTDIR)$(PREFIX)/bin/sse
 

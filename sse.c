@@ -1337,15 +1337,15 @@ static bool transport_wait(struct transport *t, short events, int64_t deadline_m
     }
 }
 
-/* Reads at most len bytes. With `wait` it sleeps until something comes, at most SSE_IDLE_MS. Returns the
- * bytes read, 0 when the peer has closed or the connection failed, or IO_LATER: over TLS also if what
- * came held nothing for us. */
-static ssize_t transport_read(struct transport *t, void *to, size_t len, bool wait)
+/* Reads at most len bytes. Unless the deadline is 0 it sleeps until something comes, until then over TLS
+ * and else for SSE_IDLE_MS. Returns the bytes read, 0 when the peer has closed or the connection failed,
+ * or IO_LATER: over TLS also if what came held nothing for us. */
+static ssize_t transport_read(struct transport *t, void *to, size_t len, int64_t deadline_ms)
 {
     if (!t->tls)
-        return socket_read(t->fd, to, len, wait ? 0 : MSG_DONTWAIT);
+        return socket_read(t->fd, to, len, deadline_ms ? 0 : MSG_DONTWAIT);
     ssize_t n = tls_read(t, to, len);
-    if (n == IO_LATER && wait && transport_wait(t, POLLIN, now_ms() + SSE_IDLE_MS))
+    if (n == IO_LATER && deadline_ms && transport_wait(t, POLLIN, deadline_ms))
         n = tls_read(t, to, len);
     return n;
 }
@@ -1544,11 +1544,6 @@ static bool slice_is(struct slice s, const char *word)
     return s.len == strlen(word) && memcmp(s.at, word, s.len) == 0;
 }
 
-static bool slice_begins(struct slice s, const char *word)
-{
-    return s.len >= strlen(word) && memcmp(s.at, word, strlen(word)) == 0;
-}
-
 /* Of ASCII alone: strncasecmp() would follow the locale of the program around us, and in Turkish I
  * is not i. */
 static int char_lower(char c)
@@ -1567,6 +1562,13 @@ static bool slice_same_nocase(struct slice a, struct slice b)
 static bool slice_is_nocase(struct slice s, const char *word)
 {
     return slice_same_nocase(s, slice_of(word));
+}
+
+/* Does it begin with the word, in any case? */
+static bool slice_begins(struct slice s, const char *word)
+{
+    size_t len = strlen(word);
+    return s.len >= len && slice_is_nocase((struct slice){s.at, len}, word);
 }
 
 /* Cuts *s at the first `c`: returns what stands before it and leaves in *s what follows, or
@@ -3254,7 +3256,7 @@ static bool stream_drop_input(struct stream *s)
 {
     char sink[256];
     for (int reads = 0; reads < 64; reads++) {
-        ssize_t n = transport_read(s->transport, sink, sizeof sink, false);
+        ssize_t n = transport_read(s->transport, sink, sizeof sink, 0);
         if (n <= 0)
             return n == IO_LATER;
     }
@@ -3295,7 +3297,9 @@ static bool stream_sleep_locked(struct stream *s, const struct stream_course *co
     s->stirred = false;
     if (s->gone || s->bye != STAY)
         return true; /* its next turn knows what to do */
-    return !gone && (!heard || stream_drop_input(s));
+    if (s->behind && s->transport->tls)
+        return !gone; /* TLS does not read while it still has to write */
+    return !heard || stream_drop_input(s);
 }
 
 /* Serves an open stream on its own thread until it is over. True if the server ended it and the
@@ -3960,8 +3964,8 @@ static void access_log(struct sse_exchange *x, int status)
     size_t logged = 0, end = t.len + SSE_LOG_PATH_BYTES;
     for (; logged < path.len && t.len < end; logged++) {
         struct slice rest = {path.at + logged, path.len - logged};
-        if (slice_begins(rest, "access_token")) /* of a query whose `?` was escaped */
-            break;
+        if (slice_begins(rest, "%3f") || slice_begins(rest, "access_token"))
+            break; /* a query whose `?` was escaped */
         unsigned char c = (unsigned char)path.at[logged];
         if (c > 0x20 && c < 0x7F)
             text_put(&t, &path.at[logged], 1);
@@ -3995,7 +3999,7 @@ static int conn_read_more(struct conn *c, size_t base, int64_t deadline_ms)
     if (now_ms() >= deadline_ms || !transport_wait(&c->transport, POLLIN, deadline_ms))
         return -408;
     ssize_t n =
-        transport_read(&c->transport, c->buffers->in + c->in_end, SSE_IN_BYTES - c->in_end, false);
+        transport_read(&c->transport, c->buffers->in + c->in_end, SSE_IN_BYTES - c->in_end, 0);
     if (n > 0)
         c->in_end += (size_t)n;
     return n != 0;
@@ -4873,11 +4877,11 @@ static bool conn_wait(struct conn *c)
     c->in_start = c->in_end = 0;
     long long since = conn_lend(c);
     bool stopping = atomic_load(&c->server->stopping);
-    int64_t deadline = now_ms() + SSE_IDLE_MS;
-    ssize_t n = transport_read(&c->transport, c->buffers->in, SSE_IN_BYTES, !stopping);
-    while (n == IO_LATER && c->transport.tls && !stopping && now_ms() < deadline &&
+    int64_t deadline = stopping ? 0 : now_ms() + SSE_IDLE_MS;
+    ssize_t n = transport_read(&c->transport, c->buffers->in, SSE_IN_BYTES, deadline);
+    while (n == IO_LATER && c->transport.tls && now_ms() < deadline &&
            atomic_load(&c->idle_since_ms) == since) /* it was of TLS's own */
-        n = transport_read(&c->transport, c->buffers->in, SSE_IN_BYTES, true);
+        n = transport_read(&c->transport, c->buffers->in, SSE_IN_BYTES, deadline);
     if (!conn_reclaim(c, since) || n <= 0)
         return false;
     c->in_end = (size_t)n;
@@ -5277,8 +5281,8 @@ static bool refused_turn(struct refused *r)
     char sink[512];
     if (!r->detail)
         return socket_read(r->transport.fd, sink, sizeof sink, MSG_DONTWAIT) != 0;
-    if (transport_hears_plain(&r->transport))
-        tls_end(&r->transport);
+    if (r->transport.allowance == SSE_HANDSHAKE_BYTES && transport_hears_plain(&r->transport))
+        tls_end(&r->transport); /* its first byte is not read yet */
     ssize_t n = r->transport.tls ? tls_handshake(&r->transport) : 1;
     if (n > 0)
         refused_tell(r);
@@ -6073,13 +6077,14 @@ static void raise_descriptor_limit(const struct sse_config *config)
                 (uintmax_t)need);
 }
 
-static void handle_signals(void)
+static void handle_signals(const struct sse_config *config)
 {
-    struct sigaction stop = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN};
+    struct sigaction stop = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN}, before;
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGINT, &stop, NULL);
-    sigaction(SIGHUP, &stop, NULL);
-    sigaction(SIGPIPE, &ignore, NULL); /* a log that nobody reads any more must not end us */
+    if (config->cert_file || sigaction(SIGHUP, NULL, &before) != 0 || before.sa_handler != SIG_IGN)
+        sigaction(SIGHUP, &stop, NULL); /* else nohup started us */
+    sigaction(SIGPIPE, &ignore, NULL);  /* a log that nobody reads any more must not end us */
 }
 
 static void print_problem(const struct sse_config *config, int code)
@@ -6144,7 +6149,7 @@ int main(int argc, char **argv)
     raise_descriptor_limit(&config);
 
     /* 4. Signals, from which sse_run() returns, and the ready line */
-    handle_signals();
+    handle_signals(&config);
     bool v6 = strchr(config.bind_address, ':') != NULL;
     printf("listening on %s://%s%s%s:%u\n", config.cert_file ? "https" : "http", v6 ? "[" : "",
            config.bind_address, v6 ? "]" : "", sse_port(the_server));

@@ -243,11 +243,13 @@ static const char *run(long n, const char *hit)
  * the parent: it comes through the pipe, negative if something was wrong. */
 static long work(long first, long step)
 {
-    char hit[64];
-    long runs = 0, worker = first - 1, i = worker;
+    char hit[256];
+    long runs = 0, i = first - 1;
+    const char *dir = getenv("TMPDIR");
+    pid_t parent = getppid();
     bool good = true;
-    snprintf(hit, sizeof hit, "/tmp/sse-faults-%ld", (long)getpid());
-    for (;;) {
+    snprintf(hit, sizeof hit, "%s/sse-faults-%ld", dir ? dir : "/tmp", (long)getpid());
+    while (getppid() == parent) { /* nobody wants to know any more */
         long n = i < ALL ? i + 1 : ALL + (i - ALL) * step + 1;
         unlink(hit);
         good = !run(n, hit) && good;
