@@ -510,21 +510,31 @@ static void paced(const struct server *s, const int *streams, int count, int sec
     out[1] = delay_us[n * 99 / 100];
 }
 
-static void siege(const struct server *s, const int *streams, int count)
+/* The same with strangers at a server. */
+static void paced_besieged(const struct server *s, const struct server *besieged,
+                           const int *streams, int count, int seconds, double out[2])
 {
-    enum { SECONDS = 10 };
-    double before[2], during[2], after[2];
-    long threads = status_field(s, "Threads:"), size = status_field(s, "VmRSS:");
     int status;
-
-    drain(streams, count);
-    paced(s, streams, count, SECONDS, before);
     pid_t strangers = fork();
     if (strangers == 0)
-        besiege(s, SECONDS);
-    paced(s, streams, count, SECONDS, during);
+        besiege(besieged, seconds);
+    paced(s, streams, count, seconds, out);
     if (waitpid(strangers, &status, 0) != strangers || status != 0)
         fail("the strangers failed");
+}
+
+/* Strangers take the machine's time, too: so the same is measured while they are at another server of
+ * the kind, beside this one. */
+static void siege(const struct server *s, const struct server *other, const int *streams, int count)
+{
+    enum { SECONDS = 10 };
+    double before[2], beside[2], during[2], after[2];
+    long threads = status_field(s, "Threads:"), size = status_field(s, "VmRSS:");
+
+    drain(streams, count);
+    paced(s, streams, count, SECONDS / 2, before);
+    paced_besieged(s, other, streams, count, SECONDS, beside);
+    paced_besieged(s, s, streams, count, SECONDS, during);
     double since = now_ms();
     while (status_field(s, "Threads:") > threads)
         if (now_ms() - since > PATIENCE_MS)
@@ -533,8 +543,10 @@ static void siege(const struct server *s, const int *streams, int count)
             poll(NULL, 0, 50);
     paced(s, streams, count, SECONDS / 2, after);
     printf("delay, quiet             %8.0f us median, %.0f us p99\n", before[0], before[1]);
-    printf("besieged (%d slow, %d bad) %8.0f us median, %.0f us p99\n", SLOW, GARBAGE, during[0],
-           during[1]);
+    printf(
+        "another is besieged      %8.0f us median, %.0f us p99 (%d slow and %d bad connections)\n",
+        beside[0], beside[1], SLOW, GARBAGE);
+    printf("this one is besieged     %8.0f us median, %.0f us p99\n", during[0], during[1]);
     printf("afterwards               %8.0f us median, %.0f us p99; %+ld KiB resident\n", after[0],
            after[1], status_field(s, "VmRSS:") - size);
 }
@@ -612,7 +624,11 @@ int main(int argc, char **argv)
     publish_together(&s, streams[0], 1);
     publish_together(&s, streams[0], TOGETHER);
     stuck_reader(&s, streams, count);
-    siege(&s, streams, count);
+    struct server other = server_start(argv[1], 1);
+    siege(&s, &other, streams, count);
+    kill(other.pid, SIGKILL);
+    waitpid(other.pid, NULL, 0);
+    started = s.pid;
     stop(&s, streams, count);
     free(streams);
     return 0;
