@@ -1567,11 +1567,14 @@ done
 await test -e "$tmp/rekeys.blocked"
 await test -e "$tmp/rekeys-too.blocked"
 ticks() { awk '{ print $14 + $15 }' "/proc/$PID/stat"; }
+calm() { # for a second; there may be some of it left to read before
+    _before=$(ticks) _began=$(now)
+    while [ $(($(now) - _began)) -lt 1000 ]; do nap; done
+    [ $(($(ticks) - _before)) -le 10 ]
+}
 if is_linux && [ -z "$SANITIZED" ]; then
-    before=$(ticks) began=$(now)
-    calm() { [ $(($(now) - began)) -gt 1000 ]; }
-    eventually 'whoever asks for them and reads no answer' calm
-    within 'costs nothing once it can say no more' 0 10 $(($(ticks) - before))
+    is 'whoever asks for them and reads no answer costs nothing, once it can say no more' calm \
+        "$(for _try in 1 2 3 4 5 6 7 8 9 10; do if calm; then echo calm; break; fi; done)"
 fi
 is 'and makes room' 200 "$(status /health)"
 end rekeys
@@ -1866,7 +1869,7 @@ is 'pipelined sends are each asked' '202 401 202 closed' "$(
     echo "$(sed -n 's/^.*HTTP\/1\.1 \([0-9][0-9][0-9]\) .*/\1/p' "$tmp/answer" | tr '\n' ' ')$_end")"
 
 section 'Tokens: their end'
-soon=$(($(date +%s) + 2))
+soon=$(($(date +%s) + 4))
 short=$(token "{\"sub\":\"brief\",\"exp\":$soon}")
 open expiring "brief?access_token=$short"
 open staying "brief?access_token=$(token "{\"sub\":\"brief\",\"exp\":$later}")"
@@ -1877,7 +1880,7 @@ is 'in order' 0 "$(ended expiring)"
 is 'with what was due' 'id: E-1|data: in time||' "$(news expiring)"
 is 'another of the user goes on' '{"user":"brief","status":"Connected","streams":1,"queued":0}' "$(get /sse/status/brief -H "Authorization: Bearer $admin" | cut -d ' ' -f 2)"
 invalid 'coming back' "$short" 'has expired'
-soon=$(($(date +%s) + 2))
+soon=$(($(date +%s) + 4))
 short=$(token "{\"sub\":\"late\",\"exp\":$soon}")
 launch late "$RAW" -p "$PORT" "send:GET /sse/connect/late?access_token=$short HTTP/1.1\r\n${H}Connection: close\r\nContent-Length: 1\r\n\r\n" \
     "until:$tmp/expired" send:x eof
@@ -2275,10 +2278,10 @@ else
         echo 0 >"$tmp/shift"
         preloaded expiring-clock "FAULT_CLOCK=$tmp/shift" --heartbeat 1 --auth-secret "$tmp/secret"
         open hour "alice?access_token=$alice"
-        open moment "brief?access_token=$(token "{\"sub\":\"brief\",\"exp\":$(($(date +%s) + 2))}")"
+        open moment "brief?access_token=$(token "{\"sub\":\"brief\",\"exp\":$(($(date +%s) + 5))}")"
         echo -7200 >"$tmp/shift"
         moment_beats() { [ "$(count moment 'Keep alive')" -ge "$1" ]; } # N
-        eventually 'a token lives longer when the clock is set back' moment_beats 6
+        eventually 'a token lives longer when the clock is set back' moment_beats 8
         is 'its stream is open' '' "$(cat "$tmp/moment.exit" 2>/dev/null)"
         echo 7200 >"$tmp/shift"
         eventually 'and ends with it when it is set forward' over moment
