@@ -36,16 +36,16 @@
  * The caller of sse_run() accepts. Each connection has one detached thread with a small stack; it
  * serves request after request, or sleeps for as long as it is a stream: on a condition while it
  * has kept up, in poll() while its socket is full. That clients have closed is noticed by the
- * accept loop, which looks at all streams a few times a second; so a stream needs no descriptor
- * but its socket.
+ * accept loop, which looks at all streams a few times a second; so a stream needs no descriptor but
+ * its socket.
  *
  *     table   rwlock   which slot holds which user; held for look-ups only, never across I/O
  *     user    mutex    one user's log and streams, and the writes to those streams
  *     away    mutex    the order in which Disconnected users left
  *     conns   mutex    connection slots, buffers, bodies, the end of waiting
  *
- * Lock order: table, then user, then away. `conns` is never held together with another. Each
- * field below carries a tag that says what guards it:
+ * Lock order: table, then user, then away. `conns` is never held together with another. Each field
+ * below carries a tag that says what guards it:
  *
  *     [I] immutable once its owner is set up     [T] table lock      [U] its user's mutex
  *     [A] away mutex    [C] conns mutex    [o] its own thread only    [a] atomic
@@ -56,11 +56,11 @@
  *
  * MEMORY
  *
- * Everything is reserved when the server is created, and what is never used is never touched:
- * there is no allocation of ours afterwards, so there is nothing a client could make grow, leak or
+ * Everything is reserved when the server is created, and what is never used is never touched: there
+ * is no allocation of ours afterwards, so there is nothing a client could make grow, leak or
  * fragment. The bound is users x (slot + log) + connections x (stack + buffers) + bodies + the
- * program itself; it is printed at the start. OpenSSL does allocate as connections come: how much it
- * can be made to is part of the bound, and held by how little of a handshake it is handed
+ * program itself; it is printed at the start. OpenSSL does allocate as connections come: how much
+ * it can be made to is part of the bound, and held by how little of a handshake it is handed
  * (tls_bio_read()). What the kernel needs for threads and sockets comes on top.
  *
  * SECURITY
@@ -73,10 +73,9 @@
  *
  * LIMITS
  *
- * What a user may want to change is an option (OPTIONS, struct sse_config). What the
- * protocol or good sense fixes is a constant: SSE_HEAD_BYTES and its neighbours below. Left out
- * on purpose: HTTP/2 (a proxy in front can offer it), compression, files, a history that outlives
- * the process.
+ * What a user may want to change is an option (OPTIONS, struct sse_config). What the protocol or
+ * good sense fixes is a constant: SSE_HEAD_BYTES and its neighbours below. Left out on purpose:
+ * HTTP/2 (a proxy in front can offer it), compression, files, a history that outlives the process.
  *
  * EMBEDDING
  *
@@ -89,9 +88,9 @@
  *     sse_run(server);                        // returns after sse_stop(server)
  *     sse_send(server, "alice", NULL, "hello", 5, NULL);       // from any thread
  *
- * The include comes before any system header. A file that only calls the functions, C++ too, defines
- * SSE_API_ONLY before its include and links with sse.c compiled once, with SSE_NO_MAIN; that also
- * keeps the names in here to themselves. tests/embed.c is a whole example.
+ * The include comes before any system header. A file that only calls the functions, C++ too,
+ * defines SSE_API_ONLY before its include and links with sse.c compiled once, with SSE_NO_MAIN;
+ * that also keeps the names in here to themselves. tests/embed.c is a whole example.
  *
  * CONTENTS
  *
@@ -240,10 +239,10 @@ struct sse_user_status {
 /* Sets every field of *config to its default, as `sse --help` lists them. */
 void sse_config_init(struct sse_config *config);
 
-/* Creates a server and binds its address; nothing is served before sse_run().
- * On success *server is the caller's, to be given to sse_destroy(); on failure it is NULL.
- * SSE_EINVAL (a field is out of range), SSE_EBIND, SSE_ENOMEM, SSE_ESYSTEM, and where HTTPS or tokens
- * are asked for SSE_ECERT, SSE_EKEY, SSE_ENOTLS. */
+/* Creates a server and binds its address; nothing is served before sse_run(). On success *server is
+ * the caller's, to be given to sse_destroy(); on failure it is NULL. SSE_EINVAL (a field is out of
+ * range), SSE_EBIND, SSE_ENOMEM, SSE_ESYSTEM, and where HTTPS or tokens are asked for SSE_ECERT,
+ * SSE_EKEY, SSE_ENOTLS. */
 int sse_create(struct sse_server **server, const struct sse_config *config);
 
 /* The TCP port that the server listens on. */
@@ -263,9 +262,9 @@ int sse_run(struct sse_server *server);
  * a signal handler. */
 void sse_stop(struct sse_server *server);
 
-/* Makes sse_run() read certificate and key again, for the connections that come after: for when they
- * were renewed. Open ones go on with what they have. Whether it worked is logged; if not, the old ones
- * stay. Async-signal-safe. */
+/* Makes sse_run() read certificate and key again, for the connections that come after: for when
+ * they were renewed. Open ones go on with what they have. Whether it worked is logged; if not, the
+ * old ones stay. Async-signal-safe. */
 void sse_reload(struct sse_server *server);
 
 /* Frees the server. sse_run() must have returned or never been called, and no other call may be
@@ -283,8 +282,8 @@ void sse_destroy(struct sse_server *server);
 int sse_send(struct sse_server *server, const char *user, const char *event, const char *data,
              size_t len, struct sse_receipt *receipt);
 
-/* sse_send() to every user in the table. A message too big for one of them, with its next id, is sent
- * to none. */
+/* sse_send() to every user in the table. A message too big for one of them, with its next id, is
+ * sent to none. */
 int sse_broadcast(struct sse_server *server, const char *event, const char *data, size_t len,
                   struct sse_receipt *receipt);
 
@@ -304,12 +303,12 @@ int sse_pause(struct sse_server *server, unsigned ms);
 
 /* Adds a route before sse_run() is called: `methods` is "GET", "POST" or "GET|POST", `path` an
  * absolute path or one that ends in "/{userId}". For each request the handler gets the exchange,
- * writes its answer with the functions below and returns the HTTP status, 200 to 599. It runs on the
- * connection's thread, for HEAD as for GET, and on many at once with the same `arg`. Pages of
+ * writes its answer with the functions below and returns the HTTP status, 200 to 599. It runs on
+ * the connection's thread, for HEAD as for GET, and on many at once with the same `arg`. Pages of
  * foreign origins are kept out, and a Host that is none of ours, as from the server's own routes;
- * where tokens are required, whoever has none for that `access` is, too.
- * The strings are borrowed. SSE_EINVAL, also if the path is taken or one of the server's own routes
- * would answer; a path without {userId} goes before one with it. SSE_EFULL after SSE_OWN_ROUTES. */
+ * where tokens are required, whoever has none for that `access` is, too. The strings are borrowed.
+ * SSE_EINVAL, also if the path is taken or one of the server's own routes would answer; a path
+ * without {userId} goes before one with it. SSE_EFULL after SSE_OWN_ROUTES. */
 typedef int (*sse_handler)(struct sse_exchange *exchange, void *arg);
 int sse_route(struct sse_server *server, const char *methods, const char *path,
               enum sse_access access, const char *summary, sse_handler handler, void *arg);
@@ -325,14 +324,14 @@ bool sse_is_head(const struct sse_exchange *exchange); /* HEAD: the body will no
 bool sse_is_post(const struct sse_exchange *exchange);
 
 /* Copies the query parameter `name`, decoded and NUL-terminated. Returns its length, 0 if it is
- * absent or empty, or SSE_EINVAL if it is malformed, not UTF-8, holds NUL, or needs more than `size`
- * bytes; then the value is empty. */
+ * absent or empty, or SSE_EINVAL if it is malformed, not UTF-8, holds NUL, or needs more than
+ * `size` bytes; then the value is empty. */
 int sse_query(const struct sse_exchange *exchange, const char *name, char *value, size_t size);
 
-/* The answer's body, piece by piece; it starts out as application/json. A body of over 2 KiB is sent
- * as it grows, and its status is 200 whatever the handler returns; with 204, 205 and 304 it is not
- * sent. One call of sse_print() may write 1 KiB: for what could be longer there is sse_write(), since
- * after 2 KiB or more the connection is closed rather than the answer cut. */
+/* The answer's body, piece by piece; it starts out as application/json. A body of over 2 KiB is
+ * sent as it grows, and its status is 200 whatever the handler returns; with 204, 205 and 304 it is
+ * not sent. One call of sse_print() may write 1 KiB: for what could be longer there is sse_write(),
+ * since after 2 KiB or more the connection is closed rather than the answer cut. */
 void sse_content_type(struct sse_exchange *exchange, const char *type); /* a literal: borrowed */
 void sse_write(struct sse_exchange *exchange, const char *bytes, size_t len);
 SSE_PRINTF(2, 3) void sse_print(struct sse_exchange *exchange, const char *format, ...);
@@ -944,7 +943,8 @@ static int tls_bio_write(BIO *bio, const char *bytes, int len)
 static long tls_bio_control(BIO *bio, int command, long number, void *pointer)
 {
     (void)bio, (void)number, (void)pointer;
-    /* Nothing is kept here; and what is asked after a read that is not to be repeated, is it the end? */
+    /* Nothing is kept here; and what is asked after a read that is not to be repeated, is it the
+     * end? */
     return command == BIO_CTRL_FLUSH || command == BIO_CTRL_EOF;
 }
 
@@ -989,16 +989,16 @@ static int tls_no_password(char *password, int size, int writes, void *arg)
     return -1;
 }
 
-/* TLS 1.2 and 1.3, ephemeral keys and authenticated ciphers only; no renegotiation, no sessions kept
- * here (clients keep their tickets). */
+/* TLS 1.2 and 1.3, ephemeral keys and authenticated ciphers only; no renegotiation, no sessions
+ * kept here (clients keep their tickets). */
 static SSL_CTX *tls_new_context(void)
 {
     SSL_CTX *context = SSL_CTX_new(TLS_server_method());
 
     if (!context)
         return NULL;
-    /* An end without close_notify is one, too: what HTTP says has its length, so that nothing can be
-     * cut off unnoticed. */
+    /* An end without close_notify is one, too: what HTTP says has its length, so that nothing can
+     * be cut off unnoticed. */
     SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE |
                                      SSL_OP_PRIORITIZE_CHACHA | SSL_OP_NO_COMPRESSION |
                                      SSL_OP_IGNORE_UNEXPECTED_EOF);
@@ -1007,8 +1007,8 @@ static SSL_CTX *tls_new_context(void)
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_alpn_select_cb(context, tls_choose_protocol, NULL);
     SSL_CTX_set_default_passwd_cb(context, tls_no_password);
-    /* Of the groups these are quick. Among OpenSSL's own are some of a hundred milliseconds for each
-     * client that asks. */
+    /* Of the groups these are quick. Among OpenSSL's own are some of a hundred milliseconds for
+     * each client that asks. */
     if (SSL_CTX_set1_groups_list(context, "X25519:P-256:P-384") == 1 &&
         SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) == 1 &&
         SSL_CTX_set_cipher_list(context, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1)
@@ -1017,15 +1017,15 @@ static SSL_CTX *tls_new_context(void)
     return NULL;
 }
 
-/* Before all else of OpenSSL's. Threads may still run when the program exits: nothing is to be cleaned
- * up under them. */
+/* Before all else of OpenSSL's. Threads may still run when the program exits: nothing is to be
+ * cleaned up under them. */
 static void tls_init(void)
 {
     OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
 }
 
-/* Shakes hands with itself. What OpenSSL could not set up, for lack of memory or because of a kind of
- * key that it has no use for, would otherwise show only when clients come. */
+/* Shakes hands with itself. What OpenSSL could not set up, for lack of memory or because of a kind
+ * of key that it has no use for, would otherwise show only when clients come. */
 static bool tls_works(SSL_CTX *context)
 {
     SSL_CTX *client_context = SSL_CTX_new(TLS_client_method());
@@ -1050,7 +1050,8 @@ static bool tls_works(SSL_CTX *context)
 }
 
 /* Loads a certificate chain and its key into a new context, the caller's. SSE_OK, SSE_ENOMEM,
- * SSE_ECERT or SSE_EKEY; errno is then that of the file, or 0 if it is the content that is wrong. */
+ * SSE_ECERT or SSE_EKEY; errno is then that of the file, or 0 if it is the content that is
+ * wrong. */
 static int tls_load(const char *cert_file, const char *key_file, struct ssl_ctx_st **out)
 {
     SSL_CTX *context = tls_bio_method() ? tls_new_context() : NULL;
@@ -1118,8 +1119,8 @@ static ssize_t tls_result(struct transport *t, int returned)
     return 0;
 }
 
-/* Goes on with the handshake as far as it can without waiting. 1 when it is done, 0 if it failed, or
- * IO_LATER. */
+/* Goes on with the handshake as far as it can without waiting. 1 when it is done, 0 if it failed,
+ * or IO_LATER. */
 static ssize_t tls_handshake(struct transport *t)
 {
     if (t->failed)
@@ -1305,8 +1306,8 @@ static bool mac_is(const unsigned char mac[32], const char *other)
 
 #endif
 
-/* By what event poll() tells of the peer's end alone, where the platform can: also if it is not read
- * up to there, and of our own shutting of the socket for reading. */
+/* By what event poll() tells of the peer's end alone, where the platform can: also if it is not
+ * read up to there, and of our own shutting of the socket for reading. */
 static short transport_end_event(void)
 {
 #ifdef POLLRDHUP
@@ -1316,8 +1317,8 @@ static short transport_end_event(void)
 #endif
 }
 
-/* Waits for events until the deadline. False if there were none. Before TLS can read on it may have to
- * write, an answer of its own; a peer that has closed by then is not waited for. */
+/* Waits for events until the deadline. False if there were none. Before TLS can read on it may have
+ * to write, an answer of its own; a peer that has closed by then is not waited for. */
 static bool transport_wait(struct transport *t, short events, int64_t deadline_ms)
 {
     struct pollfd p = {.fd = t->fd, .events = events};
@@ -1337,9 +1338,9 @@ static bool transport_wait(struct transport *t, short events, int64_t deadline_m
     }
 }
 
-/* Reads at most len bytes. Unless the deadline is 0 it sleeps until something comes, until then over TLS
- * and else for SSE_IDLE_MS. Returns the bytes read, 0 when the peer has closed or the connection failed,
- * or IO_LATER: over TLS also if what came held nothing for us. */
+/* Reads at most len bytes. Unless the deadline is 0 it sleeps until something comes, until then
+ * over TLS and else for SSE_IDLE_MS. Returns the bytes read, 0 when the peer has closed or the
+ * connection failed, or IO_LATER: over TLS also if what came held nothing for us. */
 static ssize_t transport_read(struct transport *t, void *to, size_t len, int64_t deadline_ms)
 {
     if (!t->tls)
@@ -1401,7 +1402,8 @@ static short transport_wants(const struct transport *t)
 }
 
 /* By what event poll() tells that the client of a stream whose socket is full has closed, or said
- * something. TLS does not read while it still has to write: there it is the end alone that is heard of. */
+ * something. TLS does not read while it still has to write: there it is the end alone that is heard
+ * of. */
 static short transport_hears(const struct transport *t)
 {
     if (t->tls)
@@ -1409,8 +1411,8 @@ static short transport_hears(const struct transport *t)
     return POLLIN;
 }
 
-/* Does the client speak plain HTTP where TLS is expected, as its first byte tells (RFC 8446 section 5.1:
- * a handshake begins with 22)? */
+/* Does the client speak plain HTTP where TLS is expected, as its first byte tells (RFC 8446 section
+ * 5.1: a handshake begins with 22)? */
 static bool transport_hears_plain(const struct transport *t)
 {
     char first;
@@ -1464,9 +1466,10 @@ static void transport_prepare(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
-/* What a connection is set to when it becomes a stream: a peer that answers nothing, or whose window
- * is closed, is asked again at least every ask_ms (1 s at the least) rather than ever more rarely.
- * Linux can from 6.15 on; elsewhere one that vanishes with its window closed is noticed late. */
+/* What a connection is set to when it becomes a stream: a peer that answers nothing, or whose
+ * window is closed, is asked again at least every ask_ms (1 s at the least) rather than ever more
+ * rarely. Linux can from 6.15 on; elsewhere one that vanishes with its window closed is noticed
+ * late. */
 static void transport_become_stream(struct transport *t, unsigned ask_ms)
 {
 #ifdef __linux__
@@ -1890,8 +1893,8 @@ static struct slice http_take_token(struct slice *s)
     return token;
 }
 
-/* What follows a chunk's size and its first `;`: name [ "=" value ] *( ";" name [ "=" value ] ), with
- * "bad" white space between (RFC 9112 section 7.1.1). It means nothing here. */
+/* What follows a chunk's size and its first `;`: name [ "=" value ] *( ";" name [ "=" value ] ),
+ * with "bad" white space between (RFC 9112 section 7.1.1). It means nothing here. */
 static bool http_is_extension(struct slice rest)
 {
     for (;;) {
@@ -2050,8 +2053,8 @@ static const char *origin_listed(const struct sse_config *config, struct slice o
 }
 
 /* Does the origin's host and port equal those the client asked for, whatever the scheme? Where the
- * client named no port it meant that of HTTPS if this is what is spoken here; otherwise there may be a
- * proxy in front, and the origin's scheme tells. */
+ * client named no port it meant that of HTTPS if this is what is spoken here; otherwise there may
+ * be a proxy in front, and the origin's scheme tells. */
 static bool origin_is_own(struct slice origin, struct slice authority, bool https)
 {
     struct origin o;
@@ -2120,10 +2123,10 @@ static const char *origin_objection(const struct sse_server *server, const struc
 
 /* ==== Tokens ====================================================================================
  *
- * Who may do what, where --auth-secret asks for it: a JSON Web Token (RFC 7519), signed with HMAC and
- * SHA-256 by whoever knows the secret. The signature is checked before anything inside is read, so
- * strangers learn one thing only: not valid. The JSON is read strictly and in place, and nothing in
- * it may be ambiguous: no name twice, no claim of another type than it should have. */
+ * Who may do what, where --auth-secret asks for it: a JSON Web Token (RFC 7519), signed with HMAC
+ * and SHA-256 by whoever knows the secret. The signature is checked before anything inside is read,
+ * so strangers learn one thing only: not valid. The JSON is read strictly and in place, and nothing
+ * in it may be ambiguous: no name twice, no claim of another type than it should have. */
 
 struct token {
     struct slice subject; /* `sub`; at is NULL without one */
@@ -2132,8 +2135,8 @@ struct token {
     int64_t expires_ms;   /* Unix time */
 };
 
-/* Decodes base64url without padding (RFC 4648 section 5) in place. Returns the decoded length, or -1:
- * bits left over at the end must be zero, so that there is one way only to write it. */
+/* Decodes base64url without padding (RFC 4648 section 5) in place. Returns the decoded length, or
+ * -1: bits left over at the end must be zero, so that there is one way only to write it. */
 static int base64url_decode(char *at, size_t len)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -2193,8 +2196,8 @@ static int json_hex(struct json *j)
     return value;
 }
 
-/* What follows a \u, as UTF-8 at `to`, which the escape was longer than. Returns its length, or 0 for
- * half of a surrogate pair. */
+/* What follows a \u, as UTF-8 at `to`, which the escape was longer than. Returns its length, or 0
+ * for half of a surrogate pair. */
 static size_t json_unicode(struct json *j, char *to)
 {
     long c = json_hex(j);
@@ -2298,7 +2301,8 @@ static bool json_take_name(struct json *j, struct slice *name)
     return there;
 }
 
-/* Takes any value, and no white space around it. What is open, arrays and objects, stands in a small stack: by what closes it. */
+/* Takes any value, and no white space around it. What is open, arrays and objects, stands in a
+ * small stack: by what closes it. */
 static bool json_take_value(struct json *j)
 {
     char closers[SSE_JSON_DEPTH];
@@ -2349,8 +2353,8 @@ static bool json_take_member(struct json *j, struct member *m)
     return true;
 }
 
-/* Reads an object that is all of the text. Returns its members' number, or -1: it is not well-formed,
- * has more than `max` members, or one name twice. */
+/* Reads an object that is all of the text. Returns its members' number, or -1: it is not
+ * well-formed, has more than `max` members, or one name twice. */
 static int json_read_object(char *at, size_t len, struct member *members, int max)
 {
     struct json j = {at, at + len};
@@ -2454,7 +2458,8 @@ static const char *token_claims(char *at, size_t len, int64_t now, struct token 
     return NULL;
 }
 
-/* Checks a token and reads it, decoding it over itself. SSE_OK; SSE_EINVAL, with *why; SSE_ENOMEM. */
+/* Checks a token and reads it, decoding it over itself. SSE_OK; SSE_EINVAL, with *why;
+ * SSE_ENOMEM. */
 static int token_read(const struct sse_config *config, char *at, size_t len, int64_t now,
                       struct token *token, const char **why)
 {
@@ -2491,9 +2496,9 @@ static struct slice cookie_find(struct slice cookies, const char *name)
     return (struct slice){NULL, 0};
 }
 
-/* Copies the request's token to `to`, of SSE_TOKEN_BYTES: that of Authorization (RFC 6750 section 2.1;
- * another scheme there is none of ours), or else of the query, or else the cookie. Returns its length,
- * or sets *why. */
+/* Copies the request's token to `to`, of SSE_TOKEN_BYTES: that of Authorization (RFC 6750 section
+ * 2.1; another scheme there is none of ours), or else of the query, or else the cookie. Returns its
+ * length, or sets *why. */
 static int token_find(const struct http_request *r, char *to, const char **why)
 {
     struct slice bearer = r->authorization, scheme = slice_cut(&bearer, ' ');
@@ -2750,7 +2755,8 @@ static void user_unpin(struct user *user)
 static bool user_hurry_locked(struct user *user, bool cut);
 
 /* Whoever is to make room next may still be pinned, by streams that were told to leave and have not
- * done so yet. With `cut`, those whose clients do not read need not finish. False if there are none. */
+ * done so yet. With `cut`, those whose clients do not read need not finish. False if there are
+ * none. */
 static bool table_hurry(struct sse_server *server, bool cut)
 {
     struct user *user = NULL;
@@ -3041,8 +3047,8 @@ static void stream_end_locked(struct sse_server *server, struct stream *s)
     s->leaving = false;
 }
 
-/* Are there streams that were told to leave and have not done so yet? With `cut`, those whose sockets
- * are full go now, with what they still had to say. */
+/* Are there streams that were told to leave and have not done so yet? With `cut`, those whose
+ * sockets are full go now, with what they still had to say. */
 static bool user_hurry_locked(struct user *user, bool cut)
 {
     for (struct stream *s = user->leaving; cut && s; s = s->next) {
@@ -3218,8 +3224,8 @@ static void stream_dismiss_locked(struct sse_server *server, struct stream *s, e
 }
 
 /* One turn of the stream's thread: writes what is due. False when the stream is over. At every
- * heartbeat something is written, so a peer that vanished without a word has left one unanswered for
- * almost two when the second comes: hence one and three quarters. */
+ * heartbeat something is written, so a peer that vanished without a word has left one unanswered
+ * for almost two when the second comes: hence one and three quarters. */
 static bool stream_turn_locked(struct sse_server *server, struct stream *s,
                                struct stream_course *course)
 {
@@ -3396,9 +3402,9 @@ static void user_collect_locked(struct sse_server *server, struct user *user)
     }
 }
 
-/* Adds a message to a pinned user's log and writes it to the streams that have kept up. When several
- * senders meet, the one that has the mutex does the work of all who wait for it: one write to each
- * stream for all their messages. */
+/* Adds a message to a pinned user's log and writes it to the streams that have kept up. When
+ * several senders meet, the one that has the mutex does the work of all who wait for it: one write
+ * to each stream for all their messages. */
 static int user_send(struct sse_server *server, struct user *user, struct slice event,
                      struct slice body, struct sse_receipt *receipt)
 {
@@ -3595,7 +3601,8 @@ struct sse_exchange {
     struct text answer; /* body so far, or since the last chunk */
 };
 
-/* A message that is appended, whose streams are to be written and whose sender is to be answered. */
+/* A message that is appended, whose streams are to be written and whose sender is to be
+ * answered. */
 struct gathered {
     struct user *user; /* pinned */
     uint64_t seq;
@@ -4889,7 +4896,8 @@ static bool conn_wait(struct conn *c)
 }
 
 /* Sets up TLS where it is spoken. The handshake counts as idle: one that stalls makes room like any
- * connection that says nothing. False if it failed. A client that speaks plain HTTP is served a 400. */
+ * connection that says nothing. False if it failed. A client that speaks plain HTTP is served a
+ * 400. */
 static bool conn_secure(struct conn *c)
 {
     struct sse_server *server = c->server;
@@ -5012,7 +5020,8 @@ static bool conn_next(struct conn *c)
 static bool conn_start(struct conn *c);
 
 /* A handshake leaves much behind in its thread: stack that was touched, and what malloc() keeps for
- * it. A stream would sleep on that for hours, so a fresh thread goes on, if there is one to be had. */
+ * it. A stream would sleep on that for hours, so a fresh thread goes on, if there is one to be
+ * had. */
 static void *conn_thread(void *arg)
 {
     struct conn *c = arg;
@@ -5069,8 +5078,8 @@ static bool conn_take_thread_locked(struct conn *c, long long since, int fd)
     return true;
 }
 
-/* Has the connection that was idle longest make room for `fd` (-1: for none). False if none has been
- * idle so far. */
+/* Has the connection that was idle longest make room for `fd` (-1: for none). False if none has
+ * been idle so far. */
 static bool conn_replace_idle_locked(struct sse_server *server, int fd)
 {
     for (;;) {
@@ -5236,8 +5245,8 @@ static bool config_is_valid(struct sse_config *config)
  * The accept loop, and how it all begins and ends. Whatever runs out, descriptors, threads or
  * slots, slows accepting down and is logged; it never ends the program. */
 
-/* A connection that is answered 503 without a thread, and kept until its client has closed, or for a
- * while. */
+/* A connection that is answered 503 without a thread, and kept until its client has closed, or for
+ * a while. */
 struct refused {
     struct transport transport;
     const char *detail; /* why; NULL once it was told */
@@ -5359,8 +5368,8 @@ static void acceptor_accept(struct sse_server *server, struct acceptor *a)
     }
 }
 
-/* Goes on with refused connections. A handshake may take a while: there is one only in each turn, of the
- * others another in the next. */
+/* Goes on with refused connections. A handshake may take a while: there is one only in each turn,
+ * of the others another in the next. */
 static void acceptor_sweep(struct acceptor *a, const struct pollfd *on)
 {
     int64_t now = now_ms();
