@@ -76,6 +76,7 @@ struct user {
     _Atomic uint64_t newest;    /* newest message on any stream */
     _Atomic uint64_t receipts;  /* messages taken for this user alone */
     atomic_uint disconnections; /* that were asked for */
+    atomic_uint answered;       /* of those: the others may come at any time */
 };
 
 enum ask { ASK_FRESH, ASK_LAST, ASK_UNKNOWN };
@@ -96,7 +97,7 @@ struct chain {
     uint64_t greeting;
     uint64_t floor;                /* a message that some stream had when this one was asked for */
     uint64_t last_of[SENDERS + 1]; /* count in the newest tag of each sender */
-    unsigned disconnections;       /* of its user, when it was asked for */
+    unsigned disconnections;       /* of its user that were answered when it was asked for */
     double read_at, paused_s;      /* newest reading, and longest wait for it lately */
     double act_at, idle_until;     /* next whim; pausing, or closed, until then */
     atomic_bool ready;             /* the stream has begun */
@@ -504,7 +505,7 @@ static void chain_open(struct chain *c, enum ask ask)
 
     c->ask = ask;
     c->floor = atomic_load(&c->user->newest);
-    c->disconnections = atomic_load(&c->user->disconnections);
+    c->disconnections = atomic_load(&c->user->answered);
     snprintf(id, sizeof id, "%" PRIx64 "-%" PRIu64, epoch, c->last);
     if (ask == ASK_UNKNOWN) {
         if (way < 7)
@@ -1021,6 +1022,8 @@ static void sender_receipt(struct sender *s, const struct errand *e)
     snprintf(copy, sizeof copy, "%.*s", (int)(whole - (size_t)(body - s->answers)), body);
     s->answers_len -= whole;
     memmove(s->answers, s->answers + whole, s->answers_len);
+    if (e->kind == DISCONNECT)
+        atomic_fetch_add(&e->user->answered, 1);
     if (code != (e->kind == DISCONNECT ? 200 : 202)) {
         complain("%s: answered %d: %.250s", e->user->name, code, copy);
     } else if (e->kind == BROADCAST) {
