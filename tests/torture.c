@@ -65,7 +65,7 @@ enum {
     ANSWER_BYTES = 4096,
     MESSAGES = 1 << 20, /* of one user, that can be kept account of */
     COMPLAINTS = 10,    /* after as many it is over */
-    PATIENCE_S = 60
+    PATIENCE_S = 180
 };
 
 /* What is known of a user, by receipts and streams together. */
