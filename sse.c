@@ -1542,9 +1542,14 @@ static bool http_is_token(struct slice s)
     return s.len > 0;
 }
 
+static bool slice_same(struct slice a, struct slice b)
+{
+    return a.len == b.len && memcmp(a.at, b.at, a.len) == 0;
+}
+
 static bool slice_is(struct slice s, const char *word)
 {
-    return s.len == strlen(word) && memcmp(s.at, word, s.len) == 0;
+    return slice_same(s, slice_of(word));
 }
 
 /* Of ASCII alone: strncasecmp() would follow the locale of the program around us, and in Turkish I
@@ -2371,8 +2376,7 @@ static int json_read_object(char *at, size_t len, struct member *members, int ma
             if (n == max || !json_take_member(&j, &members[n]))
                 return -1;
             for (int i = 0; i < n; i++)
-                if (members[i].name.len == members[n].name.len &&
-                    memcmp(members[i].name.at, members[n].name.at, members[n].name.len) == 0)
+                if (slice_same(members[i].name, members[n].name))
                     return -1;
             n++;
             json_skip_space(&j);
@@ -2534,8 +2538,7 @@ static bool token_allows(const struct token *token, const struct route *route, s
         return true;
     case SSE_SUBJECT:
         return token->administers || !strchr(route->path, '{') ||
-               (subject.at && subject.len == user.len &&
-                memcmp(subject.at, user.at, user.len) == 0);
+               (subject.at && slice_same(subject, user));
     case SSE_PUBLISHER:
         return token->administers || token->publishes;
     case SSE_ADMIN:

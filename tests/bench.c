@@ -31,11 +31,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-#ifdef SSE_TLS
-#include <openssl/ssl.h>
-#endif
 
-enum { SLOW = 1000, GARBAGE = 10000, FDS = 65536 };
+enum { SLOW = 1000, GARBAGE = 10000 };
 enum { IDLE_SECONDS = 10, SENDS = 20000, TOGETHER = 16, ANSWER_BYTES = 8192, PATIENCE_MS = 30000 };
 
 struct server {
@@ -44,8 +41,7 @@ struct server {
     double ready_ms;
 };
 
-static pid_t started;          /* the server */
-static const char *cert, *key; /* NULL for plain HTTP */
+static pid_t started; /* the server */
 
 __attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...)
 {
@@ -59,6 +55,8 @@ __attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *for
         kill(started, SIGKILL);
     exit(1);
 }
+
+#include "wire.h"
 
 static double now_ms(void)
 {
@@ -97,74 +95,6 @@ static struct server server_start(const char *program, int streams)
     s.port = atoi(colon + 1);
     return s;
 }
-
-#ifdef SSE_TLS
-
-static SSL *wires[FDS]; /* by descriptor */
-
-static void secure(int fd)
-{
-    static SSL_CTX *context;
-    if (!context)
-        context = SSL_CTX_new(TLS_client_method());
-    if (fd >= FDS || !(wires[fd] = SSL_new(context)) || SSL_set_fd(wires[fd], fd) != 1 ||
-        SSL_connect(wires[fd]) != 1)
-        fail("the handshake failed");
-    SSL_set_mode(wires[fd], SSL_MODE_RELEASE_BUFFERS);
-}
-
-static ssize_t get(int fd, char *to, size_t len)
-{
-    return cert ? SSL_read(wires[fd], to, (int)len) : recv(fd, to, len, 0);
-}
-
-static ssize_t put(int fd, const char *bytes, size_t len)
-{
-    return cert ? SSL_write(wires[fd], bytes, (int)len) : send(fd, bytes, len, MSG_NOSIGNAL);
-}
-
-static bool is_pending(int fd)
-{
-    return cert && SSL_pending(wires[fd]) > 0;
-}
-
-static void hang_up(int fd)
-{
-    if (cert)
-        SSL_free(wires[fd]);
-    close(fd);
-}
-
-#else
-
-static void secure(int fd)
-{
-    (void)fd;
-    fail("this build has no OpenSSL");
-}
-
-static ssize_t get(int fd, char *to, size_t len)
-{
-    return recv(fd, to, len, 0);
-}
-
-static ssize_t put(int fd, const char *bytes, size_t len)
-{
-    return send(fd, bytes, len, MSG_NOSIGNAL);
-}
-
-static bool is_pending(int fd)
-{
-    (void)fd;
-    return false;
-}
-
-static void hang_up(int fd)
-{
-    close(fd);
-}
-
-#endif
 
 /* Waits for something to read. */
 static bool is_readable(int fd, int wait_ms)
@@ -208,7 +138,7 @@ static size_t hear(int fd, const char *wanted, char *got)
     for (;;) {
         if (!is_readable(fd, PATIENCE_MS) || len == ANSWER_BYTES - 1)
             fail("waited in vain for: %s", wanted);
-        ssize_t n = get(fd, got + len, ANSWER_BYTES - 1 - len);
+        ssize_t n = get(fd, got + len, ANSWER_BYTES - 1 - len, 0);
         if (n <= 0)
             fail("the server closed; waited for: %s", wanted);
         len += (size_t)n;
@@ -225,7 +155,7 @@ static void hear_times(int fd, const char *what, int times, char *got, size_t si
     for (;;) {
         if (!is_readable(fd, PATIENCE_MS))
             fail("waited in vain for: %s", what);
-        ssize_t n = len < size - 1 ? get(fd, got + len, size - 1 - len) : 0;
+        ssize_t n = len < size - 1 ? get(fd, got + len, size - 1 - len, 0) : 0;
         if (n <= 0)
             fail("the server closed; waited for: %s", what);
         len += (size_t)n;
@@ -439,7 +369,7 @@ static void drain(const int *streams, int count)
 {
     char got[ANSWER_BYTES];
     for (int i = 0; i < count; i++)
-        while (is_readable(streams[i], 0) && get(streams[i], got, sizeof got) > 0)
+        while (is_readable(streams[i], 0) && get(streams[i], got, sizeof got, 0) > 0)
             ;
 }
 
@@ -572,7 +502,7 @@ static void stop(const struct server *s, const int *streams, int count)
     for (int i = 0; i < count; i++) {
         size_t len = 0;
         ssize_t n;
-        while ((n = get(streams[i], got + len, sizeof got - 1 - len)) > 0)
+        while ((n = get(streams[i], got + len, sizeof got - 1 - len, 0)) > 0)
             len += (size_t)n;
         got[len] = 0;
         if (!strstr(got, "retry: "))
