@@ -62,7 +62,7 @@ enum {
     ANSWER_BYTES = 4096,
     MESSAGES = 1 << 20, /* of one user, that can be kept account of */
     COMPLAINTS = 10,    /* after as many it is over */
-    PATIENCE_S = 180
+    PATIENCE_S = 120
 };
 
 /* What is known of a user, by receipts and streams together. */
@@ -559,6 +559,7 @@ static void chain_first(struct chain *c, const struct block *b)
     if (c->phase != OPEN)
         return;
     c->last = started;
+    atomic_store(&c->reached, c->last); /* opened afresh, it may begin at the newest already */
     c->has_last = true;
     c->fell = false;
     atomic_store(&c->ready, true);
