@@ -107,8 +107,9 @@
  *     Messaging ............. sse_send and its siblings
  *     Answers ............... status lines, fields, problem documents
  *     Exchanges ............. one request and its answer, from head to body to handler
- *     Routes ................ one table and its handlers
+ *     Handlers .............. what the routes do
  *     Demo .................. two long tasks, written as an embedder would
+ *     Routes ................ one table of them, and those of an embedder
  *     Connections ........... slots, threads, idle ones that make room
  *     Options ............... one table of them
  *     Server ................ create, run, stop, destroy
@@ -554,6 +555,8 @@ struct route {
     bool gathers;    /* its handler may leave the answer to conn_settle() */
 };
 
+enum { SSE_ROUTES = 16 + SSE_OWN_ROUTES }; /* room for the server's and an embedder's */
+
 struct origin {
     struct slice scheme, host;
     unsigned port;
@@ -602,8 +605,9 @@ struct sse_server {
     uint32_t buffers_warm_count;  /* [C] */
     uint32_t buffers_made;        /* [C] ever used */
     struct bodies bodies;
-    struct route own_routes[SSE_OWN_ROUTES]; /* [I] once running */
-    size_t own_route_count;                  /* [I] once running */
+    struct route routes[SSE_ROUTES]; /* [I] once running: the server's, then an embedder's */
+    size_t route_count;              /* [I] once running */
+    size_t own_routes_at;            /* [I] where an embedder's begin */
 
     int64_t started_ms;       /* [I] monotonic */
     atomic_uint stream_count; /* [a] open streams */
@@ -3992,8 +3996,26 @@ static void access_log(struct sse_exchange *x, int status)
  * From a parsed head to an answer: find the route, check who asks, receive the body, call the
  * handler. Checks come before the body, so that nobody uploads in vain. */
 
-static const struct route *route_find(const struct sse_server *server, struct slice path);
-static int handle_options(struct sse_exchange *x);
+/* Equal, or equal up to {userId}, which stands for one segment. */
+static bool route_matches(const struct route *route, struct slice path)
+{
+    size_t fixed = strcspn(route->path, "{");
+    if (route->path[fixed] == 0)
+        return slice_is(path, route->path);
+    return path.len >= fixed && memcmp(path.at, route->path, fixed) == 0 &&
+           !memchr(path.at + fixed, '/', path.len - fixed);
+}
+
+/* A route without {userId} goes before one with it. */
+static const struct route *route_find(const struct sse_server *server, struct slice path)
+{
+    const struct route *found = NULL, *end = server->routes + server->route_count;
+    for (const struct route *r = server->routes; !found && r < end; r++)
+        found = slice_is(path, r->path) ? r : NULL;
+    for (const struct route *r = server->routes; !found && r < end; r++)
+        found = route_matches(r, path) ? r : NULL;
+    return found;
+}
 
 /* Reads more input behind `base`, where the head of the request under way ends. 1 if there is some,
  * 0 if the client has closed, or minus a status. */
@@ -4244,7 +4266,7 @@ static int exchange_answer(struct sse_exchange *x)
     if (exchange_is_late(x)) /* receiving takes its time */
         return sse_fail(x, 401, "%s", TOKEN_EXPIRED);
     if (x->is_options)
-        return handle_options(x);
+        return 204; /* all it says is in its fields */
     const struct route *route = x->route;
     if (!route->takes_body)
         exchange_drop_body(x);
@@ -4329,132 +4351,14 @@ int sse_query(const struct sse_exchange *x, const char *name, char *value, size_
     return n >= 0 ? n : SSE_EINVAL;
 }
 
-/* ==== Routes ====================================================================================
+/* ==== Handlers ==================================================================================
  *
- * One table: it feeds dispatch, `Allow` and the checks of who may ask. To add a route, add a line
- * and its handler. */
-
-static int handle_connect(struct sse_exchange *x, void *arg);
-static int handle_disconnect(struct sse_exchange *x, void *arg);
-static int handle_task(struct sse_exchange *x, void *arg);
-static int handle_task_with_obj(struct sse_exchange *x, void *arg);
-static int handle_send(struct sse_exchange *x, void *arg);
-static int handle_broadcast(struct sse_exchange *x, void *arg);
-static int handle_status(struct sse_exchange *x, void *arg);
-static int handle_users(struct sse_exchange *x, void *arg);
-static int handle_health(struct sse_exchange *x, void *arg);
-
-#define PRIVATE .is_private = true
-#define MESSAGE .is_private = true, .takes_body = true
-#define DEMO    .is_private = true, .is_demo = true, .takes_time = true
-
-static const struct route ROUTES[] = {
-    {"GET", "/sse/connect/{userId}", SSE_SUBJECT, "opens the user's event stream", handle_connect,
-     PRIVATE, .is_stream = true},
-    {"GET|POST", "/sse/disconnect/{userId}", SSE_SUBJECT, "closes all of the user's streams",
-     handle_disconnect, PRIVATE},
-    {"POST", "/sse/send/{userId}", SSE_PUBLISHER, "sends the body as one message", handle_send,
-     MESSAGE, .gathers = true},
-    {"POST", "/sse/broadcast", SSE_PUBLISHER, "sends the body to every known user",
-     handle_broadcast, MESSAGE},
-    {"GET", "/sse/status/{userId}", SSE_SUBJECT, "tells whether the user is Connected",
-     handle_status, PRIVATE},
-    {"GET", "/sse/users", SSE_ADMIN, "tells the same of every known user", handle_users, PRIVATE},
-    {"GET|POST", "/sse/task/{userId}", SSE_PUBLISHER,
-     "ten steps of one second, a message after each", handle_task, DEMO},
-    {"GET|POST", "/sse/task-with-obj/{userId}", SSE_PUBLISHER, "counts down, then sends an object",
-     handle_task_with_obj, DEMO},
-    {"GET", "/health", SSE_ANYONE, "tells that the server is up", handle_health,
-     .is_private = false},
-};
-
-#undef PRIVATE
-#undef MESSAGE
-#undef DEMO
-
-/* Equal, or equal up to {userId}, which stands for one segment. */
-static bool route_matches(const struct route *route, struct slice path)
-{
-    size_t fixed = strcspn(route->path, "{");
-    if (route->path[fixed] == 0)
-        return slice_is(path, route->path);
-    return path.len >= fixed && memcmp(path.at, route->path, fixed) == 0 &&
-           !memchr(path.at + fixed, '/', path.len - fixed);
-}
-
-static const struct route *route_builtin(const struct sse_server *server, struct slice path)
-{
-    for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++)
-        if (route_matches(&ROUTES[i], path) && (server->config.demo || !ROUTES[i].is_demo))
-            return &ROUTES[i];
-    return NULL;
-}
-
-/* The server's own come first; of an embedder's, one without {userId} before one with it. */
-static const struct route *route_find(const struct sse_server *server, struct slice path)
-{
-    const struct route *found = route_builtin(server, path);
-    for (size_t i = 0; !found && i < server->own_route_count; i++)
-        if (slice_is(path, server->own_routes[i].path))
-            found = &server->own_routes[i];
-    for (size_t i = 0; !found && i < server->own_route_count; i++)
-        if (route_matches(&server->own_routes[i], path))
-            found = &server->own_routes[i];
-    return found;
-}
-
-/* Would the new route never be found? */
-static bool route_is_taken(const struct sse_server *server, const char *path)
-{
-    for (size_t i = 0; i < server->own_route_count; i++)
-        if (strcmp(server->own_routes[i].path, path) == 0)
-            return true;
-    return route_builtin(server, slice_of(path)) != NULL;
-}
-
-/* "/", or segments of what may stand in a path unescaped; the last may be {userId}. */
-static bool route_path_is_valid(const char *path)
-{
-    size_t fixed = strcspn(path, "{");
-    for (size_t i = 0; i < fixed; i++)
-        if (!char_is_alnum(path[i]) && !strchr("/-._~!$&'()*+,;=:@%", path[i]))
-            return false;
-    return path[0] == '/' &&
-           (!path[fixed] || (path[fixed - 1] == '/' && strcmp(path + fixed, "{userId}") == 0));
-}
-
-int sse_route(struct sse_server *server, const char *methods, const char *path,
-              enum sse_access access, const char *summary, sse_handler handler, void *arg)
-{
-    struct slice m = slice_of(methods);
-
-    if (!slice_is(m, "GET") && !slice_is(m, "POST") && !slice_is(m, "GET|POST"))
-        return SSE_EINVAL;
-    if (!path || !handler || !route_path_is_valid(path) || route_is_taken(server, path))
-        return SSE_EINVAL;
-    if (server->own_route_count == SSE_OWN_ROUTES)
-        return SSE_EFULL;
-    server->own_routes[server->own_route_count++] = (struct route){.methods = methods,
-                                                                   .path = path,
-                                                                   .access = access,
-                                                                   .summary = summary,
-                                                                   .handler = handler,
-                                                                   .arg = arg,
-                                                                   .is_private = true,
-                                                                   .takes_body = true,
-                                                                   .takes_time = true};
-    return SSE_OK;
-}
+ * What the routes do. A handler reads the request, calls what stands above, writes a body and
+ * returns the status. Which route calls it is told under Routes. */
 
 static struct slice exchange_name(const struct sse_exchange *x)
 {
     return (struct slice){x->user, x->user_len};
-}
-
-static int handle_options(struct sse_exchange *x)
-{
-    (void)x; /* all it says is in the head */
-    return 204;
 }
 
 /* The message that the client saw last: the field, which a browser sends when it reconnects, or
@@ -4793,6 +4697,90 @@ static int handle_task_with_obj(struct sse_exchange *x, void *arg)
         status = demo_tell(x, "{\"Name\":\"Victor\",\"Age\":30,\"Country\":\"Spain\","
                               "\"IsActive\":true}");
     return status ? status : demo_done(x);
+}
+
+/* ==== Routes ====================================================================================
+ *
+ * One table: it feeds dispatch, `Allow` and the checks of who may ask. To add a route, write its
+ * handler and add a line. */
+
+#define PRIVATE .is_private = true
+#define MESSAGE .is_private = true, .takes_body = true
+#define DEMO    .is_private = true, .is_demo = true, .takes_time = true
+
+static const struct route ROUTES[] = {
+    {"GET", "/sse/connect/{userId}", SSE_SUBJECT, "opens the user's event stream", handle_connect,
+     PRIVATE, .is_stream = true},
+    {"GET|POST", "/sse/disconnect/{userId}", SSE_SUBJECT, "closes all of the user's streams",
+     handle_disconnect, PRIVATE},
+    {"POST", "/sse/send/{userId}", SSE_PUBLISHER, "sends the body as one message", handle_send,
+     MESSAGE, .gathers = true},
+    {"POST", "/sse/broadcast", SSE_PUBLISHER, "sends the body to every known user",
+     handle_broadcast, MESSAGE},
+    {"GET", "/sse/status/{userId}", SSE_SUBJECT, "tells whether the user is Connected",
+     handle_status, PRIVATE},
+    {"GET", "/sse/users", SSE_ADMIN, "tells the same of every known user", handle_users, PRIVATE},
+    {"GET|POST", "/sse/task/{userId}", SSE_PUBLISHER,
+     "ten steps of one second, a message after each", handle_task, DEMO},
+    {"GET|POST", "/sse/task-with-obj/{userId}", SSE_PUBLISHER, "counts down, then sends an object",
+     handle_task_with_obj, DEMO},
+    {"GET", "/health", SSE_ANYONE, "tells that the server is up", handle_health,
+     .is_private = false},
+};
+
+#undef PRIVATE
+#undef MESSAGE
+#undef DEMO
+
+_Static_assert(sizeof ROUTES / sizeof *ROUTES + SSE_OWN_ROUTES <= SSE_ROUTES, "raise SSE_ROUTES");
+
+static void server_add_routes(struct sse_server *server)
+{
+    for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++)
+        if (server->config.demo || !ROUTES[i].is_demo)
+            server->routes[server->route_count++] = ROUTES[i];
+    server->own_routes_at = server->route_count;
+}
+
+/* Would the new route never be found? */
+static bool route_is_taken(const struct sse_server *server, const char *path)
+{
+    const struct route *found = route_find(server, slice_of(path));
+    return found && (found < server->routes + server->own_routes_at || !strcmp(found->path, path));
+}
+
+/* "/", or segments of what may stand in a path unescaped; the last may be {userId}. */
+static bool route_path_is_valid(const char *path)
+{
+    size_t fixed = strcspn(path, "{");
+    for (size_t i = 0; i < fixed; i++)
+        if (!char_is_alnum(path[i]) && !strchr("/-._~!$&'()*+,;=:@%", path[i]))
+            return false;
+    return path[0] == '/' &&
+           (!path[fixed] || (path[fixed - 1] == '/' && strcmp(path + fixed, "{userId}") == 0));
+}
+
+int sse_route(struct sse_server *server, const char *methods, const char *path,
+              enum sse_access access, const char *summary, sse_handler handler, void *arg)
+{
+    struct slice m = slice_of(methods);
+
+    if (!slice_is(m, "GET") && !slice_is(m, "POST") && !slice_is(m, "GET|POST"))
+        return SSE_EINVAL;
+    if (!path || !handler || !route_path_is_valid(path) || route_is_taken(server, path))
+        return SSE_EINVAL;
+    if (server->route_count == server->own_routes_at + SSE_OWN_ROUTES)
+        return SSE_EFULL;
+    server->routes[server->route_count++] = (struct route){.methods = methods,
+                                                           .path = path,
+                                                           .access = access,
+                                                           .summary = summary,
+                                                           .handler = handler,
+                                                           .arg = arg,
+                                                           .is_private = true,
+                                                           .takes_body = true,
+                                                           .takes_time = true};
+    return SSE_OK;
 }
 
 /* ==== Connections ===============================================================================
@@ -5791,6 +5779,7 @@ int sse_create(struct sse_server **out, const struct sse_config *config)
     server->config = checked;
     server->listener = server->wake_pipe[0] = server->wake_pipe[1] = -1;
     server->started_ms = now_ms();
+    server_add_routes(server);
     tls_init();
     tzset(); /* reads its file and allocates now rather than on a connection's thread */
     if (!server_init_locks(server)) {
