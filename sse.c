@@ -154,11 +154,12 @@ extern "C" {
 #endif
 
 enum {
-    SSE_USER_BYTES = 128,   /* longest user id, in bytes of UTF-8 */
-    SSE_EVENT_BYTES = 64,   /* longest event name */
-    SSE_ID_BYTES = 38,      /* an event id with its NUL: 16 hex digits, '-', 20 digits */
-    SSE_HOLD_MAX_S = 86400, /* longest hold of a disconnect, seconds */
-    SSE_OWN_ROUTES = 32     /* routes an embedder may add */
+    SSE_USER_BYTES = 128,      /* longest user id, in bytes of UTF-8 */
+    SSE_EVENT_BYTES = 64,      /* longest event name */
+    SSE_ID_BYTES = 38,         /* an event id with its NUL: 16 hex digits, '-', 20 digits */
+    SSE_HOLD_MAX_S = 86400,    /* longest hold of a disconnect, seconds */
+    SSE_OWN_ROUTES = 32,       /* routes an embedder may add */
+    SSE_OWN_FIELDS_BYTES = 512 /* fields a handler may add to an answer, with `: ` and CR LF */
 };
 
 enum {
@@ -334,6 +335,10 @@ int sse_query(const struct sse_exchange *exchange, const char *name, char *value
  * not sent. One call of sse_print() may write 1 KiB: for what could be longer there is sse_write(),
  * since after 2 KiB or more the connection is closed rather than the answer cut. */
 void sse_content_type(struct sse_exchange *exchange, const char *type); /* a literal: borrowed */
+/* Adds a field to the answer's head, such as Location; both strings are copied. SSE_EINVAL for what
+ * is no field, for those that the server writes itself (framing, caching, CORS and their like) and
+ * once over 2 KiB of body have gone out; SSE_EFULL after SSE_OWN_FIELDS_BYTES of them. */
+int sse_field(struct sse_exchange *exchange, const char *name, const char *value);
 void sse_write(struct sse_exchange *exchange, const char *bytes, size_t len);
 SSE_PRINTF(2, 3) void sse_print(struct sse_exchange *exchange, const char *format, ...);
 void sse_write_json_string(struct sse_exchange *exchange, const char *utf8, size_t len);
@@ -1544,6 +1549,15 @@ static bool http_is_token(struct slice s)
         if (!char_is_alnum(s.at[i]) && !(s.at[i] && strchr("!#$%&'*+-.^_`|~", s.at[i])))
             return false;
     return s.len > 0;
+}
+
+/* RFC 9110 section 5.5: no control characters, and no white space around it */
+static bool http_is_field_value(struct slice s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (s.at[i] == 0x7F || ((unsigned char)s.at[i] < ' ' && s.at[i] != '\t'))
+            return false;
+    return s.len == 0 || (!strchr(" \t", s.at[0]) && !strchr(" \t", s.at[s.len - 1]));
 }
 
 static bool slice_same(struct slice a, struct slice b)
@@ -3605,6 +3619,7 @@ struct sse_exchange {
     bool chunked;       /* the head is out, the body follows in chunks */
     int64_t expires_ms; /* its token does, in Unix time; 0 without one */
     const char *type;   /* Content-Type */
+    struct text fields; /* a handler's own, as they go over the wire */
     struct text answer; /* body so far, or since the last chunk */
 };
 
@@ -3623,6 +3638,7 @@ struct buffers {
     char in[SSE_IN_BYTES];
     char out[SSE_OUT_BYTES];
     char scratch[SSE_SCRATCH_BYTES];
+    char fields[SSE_OWN_FIELDS_BYTES];
     struct sse_exchange exchange;
     struct gathered gathered[SSE_GATHERED];
     unsigned gathered_count;
@@ -3764,6 +3780,7 @@ static void answer_head(struct sse_exchange *x, int status, int64_t length)
         answer_methods(t, x->route);
     }
     answer_cors(x, t);
+    text_put(t, x->fields.at, x->fields.len);
     text_string(t, "\r\n");
 }
 
@@ -3839,6 +3856,29 @@ void sse_content_type(struct sse_exchange *x, const char *type)
     x->type = type;
 }
 
+int sse_field(struct sse_exchange *x, const char *name, const char *value)
+{
+    static const char *const ours[] = {
+        "Access-Control-", "Allow", "Cache-Control", "Connection",        "Content-Length",
+        "Content-Type",    "Date",  "Retry-After",   "Transfer-Encoding", "Vary",
+        "WWW-Authenticate"};
+    struct slice n = slice_of(name), v = slice_of(value);
+
+    if (!http_is_token(n) || !http_is_field_value(v) || x->chunked)
+        return SSE_EINVAL;
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+        if (ours[i][strlen(ours[i]) - 1] == '-' ? slice_begins(n, ours[i])
+                                                : slice_is_nocase(n, ours[i]))
+            return SSE_EINVAL;
+    if (x->fields.cap - x->fields.len < n.len + v.len + strlen(": \r\n"))
+        return SSE_EFULL;
+    text_string(&x->fields, name);
+    text_string(&x->fields, ": ");
+    text_string(&x->fields, value);
+    text_put(&x->fields, "\r\n", 2);
+    return SSE_OK;
+}
+
 int sse_fail(struct sse_exchange *x, int status, const char *format, ...)
 {
     char detail[256];
@@ -3851,6 +3891,7 @@ int sse_fail(struct sse_exchange *x, int status, const char *format, ...)
     x->type = "application/problem+json";
     x->lost = x->chunked; /* too late to say so: the answer has begun as another */
     x->close |= x->lost;
+    x->fields.len = 0; /* they belonged to the other answer */
     problem_write(&x->answer, status, detail);
     return status;
 }
@@ -3895,7 +3936,7 @@ static void answer_finish(struct sse_exchange *x, int status)
     bool bare = status == 204 || status == 304;
     if (bare || status == 205)
         x->answer.len = 0;
-    exchange_make_room(x, SSE_FIELDS_BYTES + x->answer.len);
+    exchange_make_room(x, SSE_FIELDS_BYTES + x->fields.len + x->answer.len);
     answer_head(x, status, bare ? FRAMED_EMPTY : (int64_t)x->answer.len);
     if (!x->is_head)
         text_put(out, x->answer.at, x->answer.len);
@@ -4291,7 +4332,8 @@ static bool exchange_run(struct sse_exchange *x, int verdict)
     int status;
 
     x->type = "application/json";
-    x->answer = text_over(x->conn->buffers->scratch, SSE_SCRATCH_BYTES);
+    x->answer = text_over(c->buffers->scratch, SSE_SCRATCH_BYTES);
+    x->fields = text_over(c->buffers->fields, SSE_OWN_FIELDS_BYTES);
     x->is_head = slice_is(x->request.method, "HEAD");
     x->close = verdict < 0 || !http_persists(&x->request);
     status = verdict < 0 ? exchange_refuse(x, -verdict) : exchange_answer(x);

@@ -55,6 +55,14 @@ static int answer_hello(struct sse_exchange *exchange, void *arg)
     return 200;
 }
 
+/* GET /old: it has moved. */
+static int answer_old(struct sse_exchange *exchange, void *arg)
+{
+    (void)arg;
+    expect(sse_field(exchange, "Location", "/hello/you?greeting=hi") == SSE_OK, "a field of ours");
+    return 303;
+}
+
 /* POST /length: how long was the body? */
 static int answer_length(struct sse_exchange *exchange, void *arg)
 {
@@ -98,7 +106,9 @@ static void host_start(struct host *host, const char *name)
     expect(sse_route(host->server, "GET", "/hello/{userId}", SSE_SUBJECT, "greets", answer_hello,
                      host) == SSE_OK &&
                sse_route(host->server, "POST", "/length", SSE_PUBLISHER, "measures", answer_length,
-                         host) == SSE_OK,
+                         host) == SSE_OK &&
+               sse_route(host->server, "GET", "/old", SSE_ANYONE, "has moved", answer_old, NULL) ==
+                   SSE_OK,
            "sse_route() failed");
     expect(pthread_create(&host->runner, NULL, run, host) == 0, "no thread for sse_run()");
 }
@@ -262,12 +272,14 @@ static void try_all(void)
                      "POST /length HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
                      "Content-Length: 5\r\n\r\nhello",
                      "{\"bytes\":5}\n");
+        client_check(&hosts[h], "GET /old HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+                     "\r\nLocation: /hello/you?greeting=hi\r\n");
     }
     for (int h = 0; h < 2; h++) { /* the streams are still open: they are told, and end */
         sse_stop(hosts[h].server);
         client_read(&streams[h], NULL);
         host_stop(&hosts[h]); /* stopping twice does no harm */
-        expect(atomic_load(&hosts[h].logged) == 4, "each of four requests should be logged");
+        expect(atomic_load(&hosts[h].logged) == 5, "each of five requests should be logged");
     }
 }
 

@@ -2074,6 +2074,63 @@ static void test_bare_answers(void)
     sse_destroy(run.server);
 }
 
+/* Fields of a handler's own: what would break the head, or is the server's to write, is refused. */
+static int answer_fields(struct sse_exchange *exchange, void *arg)
+{
+    static const char *const bad_names[] = {"",     "a b",  "a:",   "a\r\nb", "\xC3\xA9",
+                                            "date", "VARY", "Allow", "access-control-allow-origin"};
+    static const char *const bad_values[] = {"a\r\nb", "a\nb", "a\rb", "\x01", "\x7F", " a", "a\t"};
+    char long_value[SSE_OWN_FIELDS_BYTES];
+
+    (void)arg;
+    for (size_t i = 0; i < sizeof bad_names / sizeof *bad_names; i++)
+        check(sse_field(exchange, bad_names[i], "x") == SSE_EINVAL);
+    for (size_t i = 0; i < sizeof bad_values / sizeof *bad_values; i++)
+        check(sse_field(exchange, "X-Bad", bad_values[i]) == SSE_EINVAL);
+    check(sse_field(exchange, NULL, "x") == SSE_EINVAL);
+    check(sse_field(exchange, "X-Empty", "") == SSE_OK);
+    check(sse_field(exchange, "X-A", "b \xC3\xA9\t\"c\"") == SSE_OK);
+    memset(long_value, 'z', sizeof long_value);
+    long_value[SSE_OWN_FIELDS_BYTES - sizeof "X-Empty: \r\nX-A: b \xC3\xA9\t\"c\"\r\nX-L: \r\n" + 2] = 0;
+    check(sse_field(exchange, "X-L", long_value) == SSE_EFULL);
+    long_value[strlen(long_value) - 1] = 0;
+    check(sse_field(exchange, "X-L", long_value) == SSE_OK);
+    check(sse_field(exchange, "X", "") == SSE_EFULL);
+    if (sse_is_post(exchange))
+        return sse_fail(exchange, 409, "they belonged to another answer");
+    for (int i = 0; i < 300; i++)
+        sse_print(exchange, "0123456789");
+    check(sse_field(exchange, "X-Late", "x") == SSE_EINVAL);
+    return 200;
+}
+
+static void test_fields(void)
+{
+    struct sse_config config = store_config(4, 4, 1000);
+    struct running run = {.server = store_server(&config), .code = 1};
+    struct heap got = {NULL, 0, 0}, failed = {NULL, 0, 0};
+
+    check(sse_route(run.server, "GET|POST", "/f", SSE_ANYONE, "s", answer_fields, NULL) == SSE_OK);
+    if (pthread_create(&run.thread, NULL, run_server, &run) != 0)
+        abort();
+    int fd = store_request(sse_port(run.server),
+                           "GET /f HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    check(store_read_until(fd, &got, NULL));
+    check(got.at && strstr(got.at, "\r\nX-Empty: \r\nX-A: b \xC3\xA9\t\"c\"\r\nX-L: zzz"));
+    check(got.at && strstr(got.at, "zzz\r\n\r\n") && !strstr(got.at, "X-Late"));
+    close(fd);
+    fd = store_request(sse_port(run.server), "POST /f HTTP/1.1\r\nHost: localhost\r\n"
+                                             "Content-Length: 0\r\nConnection: close\r\n\r\n");
+    check(store_read_until(fd, &failed, NULL));
+    check(failed.at && strncmp(failed.at, "HTTP/1.1 409 ", 13) == 0 && !strstr(failed.at, "X-"));
+    close(fd);
+    heap_free(&got);
+    heap_free(&failed);
+    sse_stop(run.server);
+    pthread_join(run.thread, NULL);
+    sse_destroy(run.server);
+}
+
 static void test_run_twice(void)
 {
     run_once();
@@ -2273,6 +2330,7 @@ static void test_crowd(void)
     RUN(test_text_size)                                                                            \
     RUN(test_route)                                                                                \
     RUN(test_bare_answers)                                                                         \
+    RUN(test_fields)                                                                               \
     RUN(test_run_twice)                                                                            \
     RUN(test_stop_before_run)                                                                      \
     RUN(test_bodies)                                                                               \
