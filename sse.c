@@ -414,6 +414,8 @@ enum {
     SSE_REFUSED = 32,            /* refused connections that linger until the client has read why */
     SSE_LOG_LINE_BYTES = 512,
     SSE_LOG_PATH_BYTES = 256,    /* of a path in the access log */
+    SSE_STATUSES = 24,           /* that requests are counted by */
+    SSE_DELAYS = 14,             /* bounds of the histogram of delivery times */
     SSE_PROGRAM_BYTES = 2097152, /* the program itself, in the memory line */
     SSE_STACK_BYTES_MIN = 16384, /* of a connection's thread: deepest use of our own is 9 KiB */
 
@@ -463,11 +465,26 @@ struct transport {
 struct log {
     char *ring;              /* `cap` bytes in use of max_bytes reserved; grows, never shrinks */
     uint32_t *starts;        /* position of message seq's frame, at seq % max_count */
+    int64_t *times_us;       /* when it was appended, likewise; monotonic */
     uint32_t cap, max_bytes; /* bytes */
     uint32_t max_count;      /* messages */
     uint32_t origin;         /* index in `ring` of the oldest byte */
     uint32_t tail, head;     /* positions of the oldest byte and of the next one */
     uint64_t first, next;    /* sequence numbers of the oldest message and of the next one */
+};
+
+/* What became of messages, added up since the server was created: /metrics shows the sum over all
+ * slots of the table. A slot keeps counting when it is given to another user. All are uint64_t. */
+struct tally {
+    uint64_t messages, message_bytes; /* taken, and the bytes of their bodies */
+    uint64_t deliveries;              /* messages that a stream was handed whole */
+    uint64_t stream_bytes;            /* written to streams, keep-alives and all */
+    uint64_t streams;                 /* that were opened */
+    uint64_t replays, replayed;      /* of those, with Last-Event-ID; messages that were due then */
+    uint64_t gaps, missed;           /* told to clients; messages, where their number is known */
+    uint64_t slow;                   /* streams that fell out of their log */
+    uint64_t delays[SSE_DELAYS + 1]; /* deliveries to streams open before, by their time */
+    uint64_t delay_us;               /* the sum of those times */
 };
 
 /* A message on its way into a log: lives on its sender's stack until it is done. */
@@ -498,6 +515,7 @@ struct user {
     struct stream *leaving;       /* [U] those told to leave, while they still write what is due */
     unsigned stream_count;        /* [U] */
     int64_t hold_until_ms;        /* [U] monotonic; 0 is no hold */
+    struct tally tally;           /* [U] the slot's, whoever it holds */
 };
 
 enum farewell { STAY, BYE_DISCONNECTED, BYE_STOPPING, BYE_EXPIRED };
@@ -520,6 +538,7 @@ struct stream {
     enum farewell bye;           /* [U] to be said once `until` is reached */
     uint64_t seq;                /* [U] message to write next */
     uint32_t written;            /* [U] bytes of it that are already out */
+    uint64_t live;               /* [I] the first message that came after it was opened */
     uint64_t until;              /* [U] sequence number where it ends; UINT64_MAX while open */
     int64_t expires_ms;          /* [o] its token does, in Unix time; 0 for never */
     struct slice own;            /* [U] its own bytes, due before the log's */
@@ -562,6 +581,26 @@ struct route {
 
 enum { SSE_ROUTES = 16 + SSE_OWN_ROUTES }; /* room for the server's and an embedder's */
 
+/* Why somebody was turned away, as /metrics counts it. */
+enum refusal {
+    REFUSED_MALFORMED,
+    REFUSED_LATE,
+    REFUSED_SIZE,
+    REFUSED_ORIGIN,
+    REFUSED_TOKEN,
+    REFUSED_RIGHTS,
+    REFUSED_HELD,
+    REFUSED_STREAMS,
+    REFUSED_USERS,
+    REFUSED_BODIES,
+    REFUSED_CONNECTIONS,
+    REFUSED_THREADS,
+    REFUSED_HANDSHAKE,
+    REFUSED_MEMORY,
+    REFUSED_STOPPING,
+    REFUSALS
+};
+
 struct origin {
     struct slice scheme, host;
     unsigned port;
@@ -591,9 +630,10 @@ struct sse_server {
     struct user *users;   /* [T] max_users slots */
     uint32_t users_made;  /* [T] slots ever used */
     char *logs;           /* [I] max_users x log_bytes */
-    size_t log_bytes;     /* [I] one user's share: starts, then ring */
+    size_t log_bytes;     /* [I] one user's share: times, starts, then ring */
     uint64_t hash_key[2]; /* [I] random */
     uint64_t next_epoch;  /* [T] begins at random */
+    uint64_t evictions;   /* [T] users that made room */
     pthread_mutex_t away_lock;
     uint32_t away_head, away_tail; /* [A] longest away first; slot + 1, 0 is none */
 
@@ -614,9 +654,11 @@ struct sse_server {
     size_t route_count;              /* [I] once running */
     size_t own_routes_at;            /* [I] where an embedder's begin */
 
-    int64_t started_ms;       /* [I] monotonic */
-    atomic_uint stream_count; /* [a] open streams */
-    atomic_ullong retry_seed; /* [a] */
+    int64_t started_ms;                                   /* [I] monotonic */
+    atomic_uint stream_count;                             /* [a] open streams */
+    atomic_ullong retry_seed;                             /* [a] */
+    atomic_ullong requests[SSE_ROUTES + 1][SSE_STATUSES]; /* [a] answered; the last row for none */
+    atomic_ullong refusals[REFUSALS];                     /* [a] */
 };
 
 /* ==== Text and JSON =============================================================================
@@ -629,6 +671,13 @@ static int64_t now_ms(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static int64_t now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
 /* The date, which somebody may set. */
@@ -2694,8 +2743,10 @@ static struct user *table_evict_locked(struct sse_server *server, bool any)
     if (user)
         away_unlink_locked(server, user);
     pthread_mutex_unlock(&server->away_lock);
-    if (user)
+    if (user) {
         table_remove_locked(server, user);
+        server->evictions++;
+    }
     return user;
 }
 
@@ -2709,8 +2760,10 @@ static struct user *table_new_slot_locked(struct sse_server *server)
 
     if (pthread_mutex_init(&user->lock, NULL) != 0)
         return NULL;
-    user->log = (struct log){.starts = (uint32_t *)(void *)memory,
-                             .ring = memory + server->config.history * sizeof(uint32_t),
+    size_t count = server->config.history, times = count * sizeof(int64_t);
+    user->log = (struct log){.times_us = (int64_t *)(void *)memory,
+                             .starts = (uint32_t *)(void *)(memory + times),
+                             .ring = memory + times + count * sizeof(uint32_t),
                              .max_count = server->config.history,
                              .max_bytes = server->config.history_bytes};
     server->users_made++;
@@ -2983,6 +3036,7 @@ static bool log_append(struct log *log, uint64_t epoch, struct slice event, stru
         return false;
     log_make_room(log, (uint32_t)bytes);
     log->starts[log->next % log->max_count] = log->head;
+    log->times_us[log->next % log->max_count] = now_us();
     log_put(log, prefix, t.len);
     do {
         struct slice line = body_line(&body);
@@ -3104,12 +3158,44 @@ static int stream_gather_locked(const struct stream *s, struct iovec parts[3], s
     return n;
 }
 
+/* Upper bounds of the histogram of delivery times, in microseconds. */
+static const uint32_t DELAYS_US[SSE_DELAYS] = {
+    50, 100, 250, 500, 1000, 2500, 5000, 10000, 50000, 100000, 500000, 1000000, 5000000, 30000000};
+
+static void tally_delay(struct tally *tally, int64_t us)
+{
+    int i = 0;
+    while (i < SSE_DELAYS && us > DELAYS_US[i])
+        i++;
+    tally->delays[i]++;
+    tally->delay_us += (uint64_t)us;
+}
+
+/* The stream was handed all of its next message. */
+static void stream_step_locked(struct stream *s, int64_t *us)
+{
+    struct tally *tally = &s->user->tally;
+    const struct log *log = &s->user->log;
+
+    tally->deliveries++;
+    if (s->seq >= s->live) {
+        *us = *us ? *us : now_us();
+        tally_delay(tally, *us - log->times_us[s->seq % log->max_count]);
+    }
+    if (s->seq > s->user->handed)
+        s->user->handed = s->seq;
+    s->seq++;
+    s->written = 0;
+}
+
 /* Moves the cursor past n bytes that the operating system has taken. */
 static void stream_advance_locked(struct stream *s, size_t n)
 {
     const struct log *log = &s->user->log;
     size_t own = n < s->own.len ? n : s->own.len;
+    int64_t us = 0; /* not looked at yet */
 
+    s->user->tally.stream_bytes += n;
     s->own.at += own;
     s->own.len -= own;
     n -= own;
@@ -3120,9 +3206,7 @@ static void stream_advance_locked(struct stream *s, size_t n)
             return;
         }
         n -= left;
-        s->written = 0;
-        if (s->seq++ > s->user->handed)
-            s->user->handed = s->seq - 1;
+        stream_step_locked(s, &us);
     }
 }
 
@@ -3132,8 +3216,10 @@ static void stream_flush_locked(struct sse_server *server, struct stream *s)
     struct iovec parts[3];
     size_t total;
 
-    if (s->seq < s->user->log.first && s->seq < s->until)
+    if (s->seq < s->user->log.first && s->seq < s->until) {
+        s->user->tally.slow += !s->gone;
         s->gone = true; /* fell out of the log: what it needs next is overwritten */
+    }
     int count = s->gone ? 0 : stream_gather_locked(s, parts, &total);
     s->behind = false;
     if (count > 0) {
@@ -3174,8 +3260,17 @@ static void stream_start_locked(struct stream *s, struct slice last_event_id, st
         text_string(gap, "event: gap\ndata: {\"missed\":null}\n\n");
     }
     s->seq = seq + 1 > log->first ? seq + 1 : log->first;
-    if (s->seq > seq + 1)
+    s->live = log->next;
+    if (s->seq > seq + 1) {
         text_print(gap, "event: gap\ndata: {\"missed\":%" PRIu64 "}\n\n", s->seq - (seq + 1));
+        s->user->tally.missed += s->seq - (seq + 1);
+    }
+    s->user->tally.streams++;
+    s->user->tally.gaps += gap->len > 0;
+    if (last_event_id.len) {
+        s->user->tally.replays++;
+        s->user->tally.replayed += s->live - s->seq;
+    }
 }
 
 /* Opens a stream: appends its greeting to `out`, which holds the head of the answer and must live
@@ -3383,7 +3478,11 @@ static int user_append_locked(struct sse_server *server, struct user *user, stru
          log->head - log_start(log, user->unwritten) + frame_bytes(SSE_ID_BYTES, event, body) >
              log->max_bytes))
         user_flush_locked(server, user);
-    return log_append(&user->log, user->epoch, event, body) ? SSE_OK : SSE_ETOOBIG;
+    if (!log_append(&user->log, user->epoch, event, body))
+        return SSE_ETOOBIG;
+    user->tally.messages++;
+    user->tally.message_bytes += body.len;
+    return SSE_OK;
 }
 
 /* Tells what has become of message `seq` by now. */
@@ -3650,37 +3749,57 @@ enum { ANSWER_LATER = 1 }; /* a handler's status: conn_settle() will answer */
 /* How the answer's body is framed where it has no Content-Length. */
 enum { FRAMED_CHUNKED = -1, FRAMED_BY_CLOSE = -2, FRAMED_STREAM = -3, FRAMED_EMPTY = -4 };
 
+static const struct {
+    int status;
+    const char *title;
+} STATUSES[] = {
+    {200, "OK"},
+    {201, "Created"},
+    {202, "Accepted"},
+    {204, "No Content"},
+    {303, "See Other"},
+    {400, "Bad Request"},
+    {401, "Unauthorized"},
+    {403, "Forbidden"},
+    {404, "Not Found"},
+    {405, "Method Not Allowed"},
+    {408, "Request Timeout"},
+    {409, "Conflict"},
+    {413, "Content Too Large"},
+    {414, "URI Too Long"},
+    {417, "Expectation Failed"},
+    {422, "Unprocessable Content"},
+    {429, "Too Many Requests"},
+    {431, "Request Header Fields Too Large"},
+    {500, "Internal Server Error"},
+    {501, "Not Implemented"},
+    {503, "Service Unavailable"},
+    {505, "HTTP Version Not Supported"},
+};
+
+enum { STATUS_COUNT = sizeof STATUSES / sizeof *STATUSES };
+_Static_assert((int)STATUS_COUNT < (int)SSE_STATUSES,
+               "raise SSE_STATUSES: one more counts all others");
+
+/* Where the table has it; STATUS_COUNT if it has not. */
+static size_t status_index(int status)
+{
+    size_t i = 0;
+    while (i < STATUS_COUNT && STATUSES[i].status != status)
+        i++;
+    return i;
+}
+
 static const char *status_title(int status)
 {
-    static const struct {
-        int status;
-        const char *title;
-    } titles[] = {{200, "OK"},
-                  {201, "Created"},
-                  {202, "Accepted"},
-                  {204, "No Content"},
-                  {303, "See Other"},
-                  {400, "Bad Request"},
-                  {401, "Unauthorized"},
-                  {403, "Forbidden"},
-                  {404, "Not Found"},
-                  {405, "Method Not Allowed"},
-                  {408, "Request Timeout"},
-                  {409, "Conflict"},
-                  {413, "Content Too Large"},
-                  {414, "URI Too Long"},
-                  {417, "Expectation Failed"},
-                  {422, "Unprocessable Content"},
-                  {429, "Too Many Requests"},
-                  {431, "Request Header Fields Too Large"},
-                  {500, "Internal Server Error"},
-                  {501, "Not Implemented"},
-                  {503, "Service Unavailable"},
-                  {505, "HTTP Version Not Supported"}};
-    for (size_t i = 0; i < sizeof titles / sizeof *titles; i++)
-        if (titles[i].status == status)
-            return titles[i].title;
-    return "Status";
+    size_t i = status_index(status);
+    return i < STATUS_COUNT ? STATUSES[i].title : "Status";
+}
+
+/* One more of them: /metrics tells how many. */
+static void count(atomic_ullong *of)
+{
+    atomic_fetch_add_explicit(of, 1, memory_order_relaxed);
 }
 
 /* RFC 9457. Replaces what the answer holds. */
@@ -3896,6 +4015,22 @@ int sse_fail(struct sse_exchange *x, int status, const char *format, ...)
     return status;
 }
 
+/* The same, and counts why. */
+SSE_PRINTF(4, 5)
+static int exchange_refuse(struct sse_exchange *x, enum refusal why, int status, const char *format,
+                           ...)
+{
+    char detail[256];
+    va_list args;
+
+    va_start(args, format);
+    if (vsnprintf(detail, sizeof detail, format, args) < 0)
+        detail[0] = 0;
+    va_end(args);
+    count(&x->server->refusals[why]);
+    return sse_fail(x, status, "%s", detail);
+}
+
 /* The status and the words for what a function of the messaging layer returned. */
 static int exchange_fail(struct sse_exchange *x, int code)
 {
@@ -3904,17 +4039,21 @@ static int exchange_fail(struct sse_exchange *x, int code)
     case SSE_ENOUSER:
         return sse_fail(x, 404, "user '%s' was never seen here", x->user);
     case SSE_EFULL:
-        return sse_fail(x, 503, "the user table is full, and none of its %u users can make room",
-                        config->max_users);
+        return exchange_refuse(x, REFUSED_USERS, 503,
+                               "the user table is full, and none of its %u users can make room",
+                               config->max_users);
     case SSE_ETOOBIG:
-        return sse_fail(x, 413, "framed, the message is over the %u bytes of history a user has",
-                        config->history_bytes);
+        return exchange_refuse(x, REFUSED_SIZE, 413,
+                               "framed, the message is over the %u bytes of history a user has",
+                               config->history_bytes);
     case SSE_ESTOPPING:
-        return sse_fail(x, 503, "the server is stopping");
+        return exchange_refuse(x, REFUSED_STOPPING, 503, "the server is stopping");
     case SSE_EBUSY:
-        return sse_fail(x, 429, "user '%s' holds as many streams as one may (%u)", x->user,
-                        config->max_streams);
+        return exchange_refuse(x, REFUSED_STREAMS, 429,
+                               "user '%s' holds as many streams as one may (%u)", x->user,
+                               config->max_streams);
     case SSE_EHELD:
+        count(&x->server->refusals[REFUSED_HELD]);
         return 204; /* tells an EventSource to stay away (WHATWG HTML section 9.2.2) */
     default:
         return sse_fail(x, 500, "unexpected error %d", code);
@@ -4002,16 +4141,14 @@ static void server_log(struct sse_server *server, const char *line)
         server->config.log(server->config.log_arg, line);
 }
 
-/* TIME PEER METHOD PATH STATUS. The query stays out, because tokens travel there; bytes that are
+/* TIME PEER METHOD PATH STATUS, parted by single spaces. The query stays out, because tokens travel there; bytes that are
  * not printable ASCII are percent-encoded. */
-static void access_log(struct sse_exchange *x, int status)
+static void access_log(const struct sse_exchange *x, int status)
 {
     char line[SSE_LOG_LINE_BYTES];
     struct text t = text_over(line, sizeof line - 1);
     struct slice path = x->request.path, method = x->request.method;
 
-    if (!x->server->config.access_log)
-        return;
     if (!path.at)
         method = path = slice_of("-"); /* not a request that could be read */
     text_iso_date(&t);
@@ -4030,6 +4167,15 @@ static void access_log(struct sse_exchange *x, int status)
     text_print(&t, "%s %d", logged < path.len ? "..." : "", status);
     line[t.len] = 0;
     server_log(x->server, line);
+}
+
+/* The request is answered with this status: it is counted and logged. */
+static void exchange_note(struct sse_exchange *x, int status)
+{
+    size_t row = x->route ? (size_t)(x->route - x->server->routes) : SSE_ROUTES;
+    count(&x->server->requests[row][status_index(status)]);
+    if (x->server->config.access_log)
+        access_log(x, status);
 }
 
 /* ==== Exchanges =================================================================================
@@ -4236,15 +4382,17 @@ static int exchange_authorize(struct sse_exchange *x)
     int code = why ? SSE_EINVAL : token_read(config, at, (size_t)len, unix_ms(), &token, &why);
 
     if (code == SSE_ENOMEM)
-        return sse_fail(x, 503, "the server has run out of memory");
+        return exchange_refuse(x, REFUSED_MEMORY, 503, "the server has run out of memory");
     if (code != SSE_OK)
-        return sse_fail(x, 401, "%s", why);
+        return exchange_refuse(x, REFUSED_TOKEN, 401, "%s", why);
     int status = exchange_user(x);
     if (status)
         return status;
     x->expires_ms = token.expires_ms;
     struct slice user = {x->user, x->user_len};
-    return token_allows(&token, x->route, user) ? 0 : sse_fail(x, 403, "%s", token_lacks(x->route));
+    return token_allows(&token, x->route, user)
+               ? 0
+               : exchange_refuse(x, REFUSED_RIGHTS, 403, "%s", token_lacks(x->route));
 }
 
 /* Has its token expired since it was checked? */
@@ -4272,23 +4420,30 @@ static int exchange_check(struct sse_exchange *x)
     if (!route_allows(x->route, r->method))
         return sse_fail(x, 405, "this path takes %s", x->route->methods);
     if (x->route->is_private && (objection = origin_objection(x->server, r)))
-        return sse_fail(x, 403, "%s", objection);
+        return exchange_refuse(x, REFUSED_ORIGIN, 403, "%s", objection);
     bool guarded = x->server->config.auth_secret && x->route->access != SSE_ANYONE;
     return guarded ? exchange_authorize(x) : exchange_user(x);
 }
 
-/* The words for a verdict that came without any. */
-static int exchange_refuse(struct sse_exchange *x, int status)
+/* Of a request that was not read to its end, for what its verdict says. */
+static int exchange_abandon(struct sse_exchange *x, int status)
 {
     const char *why = x->request.why;
     x->close = true;
-    if (status == 408)
-        why = "the request did not arrive in time: 10 s for its head, 30 s for its body";
-    if (status == 503)
-        why = "too many large bodies are being received";
-    if (status == 413)
-        return sse_fail(x, 413, "the body may have %u bytes", x->server->config.max_message);
-    return sse_fail(x, status, "%s", why ? why : "the request could not be read");
+    switch (status) {
+    case 408:
+        return exchange_refuse(
+            x, REFUSED_LATE, 408,
+            "the request did not arrive in time: 10 s for its head, 30 s for its body");
+    case 503:
+        return exchange_refuse(x, REFUSED_BODIES, 503, "too many large bodies are being received");
+    case 413:
+        return exchange_refuse(x, REFUSED_SIZE, 413, "the body may have %u bytes",
+                               x->server->config.max_message);
+    default:
+        return exchange_refuse(x, status == 414 || status == 431 ? REFUSED_SIZE : REFUSED_MALFORMED,
+                               status, "%s", why ? why : "the request could not be read");
+    }
 }
 
 /* Receives the body and calls the handler, unless the answer is known already. Returns the status,
@@ -4303,9 +4458,9 @@ static int exchange_answer(struct sse_exchange *x)
     }
     int received = exchange_receive(x);
     if (received <= 0)
-        return received < 0 ? exchange_refuse(x, -received) : 0;
+        return received < 0 ? exchange_abandon(x, -received) : 0;
     if (exchange_is_late(x)) /* receiving takes its time */
-        return sse_fail(x, 401, "%s", TOKEN_EXPIRED);
+        return exchange_refuse(x, REFUSED_TOKEN, 401, "%s", TOKEN_EXPIRED);
     if (x->is_options)
         return 204; /* all it says is in its fields */
     const struct route *route = x->route;
@@ -4336,7 +4491,7 @@ static bool exchange_run(struct sse_exchange *x, int verdict)
     x->fields = text_over(c->buffers->fields, SSE_OWN_FIELDS_BYTES);
     x->is_head = slice_is(x->request.method, "HEAD");
     x->close = verdict < 0 || !http_persists(&x->request);
-    status = verdict < 0 ? exchange_refuse(x, -verdict) : exchange_answer(x);
+    status = verdict < 0 ? exchange_abandon(x, -verdict) : exchange_answer(x);
     if (!c->buffers)
         return false; /* it was a stream, and *x is gone */
     exchange_drop_body(x);
@@ -4348,7 +4503,7 @@ static bool exchange_run(struct sse_exchange *x, int verdict)
     answer_finish(x, status);
     if (x->lost)
         c->out.len = 0; /* what was abandoned is not taken up again */
-    access_log(x, status);
+    exchange_note(x, status);
     return !x->close;
 }
 
@@ -4434,7 +4589,7 @@ static int connect_probe(struct sse_exchange *x)
         return 0;
     x->type = "text/event-stream";
     answer_head(x, 200, FRAMED_STREAM);
-    access_log(x, 200);
+    exchange_note(x, 200);
     return 0;
 }
 
@@ -4455,7 +4610,7 @@ static int connect_serve(struct sse_exchange *x, struct user *user, struct strea
     if (x->lost)
         return 0;
     if (exchange_is_late(x))
-        return sse_fail(x, 401, "%s", TOKEN_EXPIRED);
+        return exchange_refuse(x, REFUSED_TOKEN, 401, "%s", TOKEN_EXPIRED);
     x->close = true;
     x->type = "text/event-stream";
     answer_head(x, 200, FRAMED_STREAM);
@@ -4466,7 +4621,7 @@ static int connect_serve(struct sse_exchange *x, struct user *user, struct strea
         return exchange_fail(x, code);
     }
     c->out.len = 0; /* the stream writes it */
-    access_log(x, 200);
+    exchange_note(x, 200);
     transport_become_stream(&c->transport, server->config.heartbeat_s * 1000 / 2);
     if (stream->greeted)
         conn_give_buffers(c); /* and with them *x */
@@ -4489,7 +4644,7 @@ static int handle_connect(struct sse_exchange *x, void *arg)
         return exchange_fail(x, SSE_EFULL);
     if (!cond_init(&stream.wake)) {
         user_unpin(user);
-        return sse_fail(x, 503, "the server has run out of memory");
+        return exchange_refuse(x, REFUSED_MEMORY, 503, "the server has run out of memory");
     }
     int status = connect_serve(x, user, &stream);
     pthread_cond_destroy(&stream.wake);
@@ -4566,7 +4721,7 @@ static int send_gathered(struct sse_exchange *x, struct user *user, struct slice
     }
     b->gathered[b->gathered_count].user = user;
     b->gathered[b->gathered_count++].seq = seq;
-    access_log(x, 202);
+    exchange_note(x, 202);
     return ANSWER_LATER;
 }
 
@@ -4944,6 +5099,8 @@ static bool conn_secure(struct conn *c)
     c->is_misdirected = came && transport_hears_plain(&c->transport);
     bool secured = came && !c->is_misdirected && transport_secure(&c->transport, context, deadline);
     tls_free(context);
+    if (came && !secured && !c->is_misdirected)
+        count(&server->refusals[REFUSED_HANDSHAKE]);
     c->is_fresh = true; /* now its request is to come */
     return conn_reclaim(c, since) && (secured || c->is_misdirected);
 }
@@ -5377,10 +5534,12 @@ static void acceptor_admit(struct sse_server *server, struct acceptor *a, int fd
     pthread_mutex_unlock(&server->conns_lock);
     if (c && !conn_start(c)) {
         acceptor_pause(server, a, "out of threads: accepting goes on more slowly");
+        count(&server->refusals[REFUSED_THREADS]);
         acceptor_refuse(server, a, fd, "the server has run out of threads");
         c->transport.fd = -1;
         conn_next(c);
     } else if (!c && !replaces) {
+        count(&server->refusals[REFUSED_CONNECTIONS]);
         acceptor_refuse(server, a, fd, "the server has as many connections as it may");
     }
 }
@@ -5728,7 +5887,7 @@ static bool server_reserve(struct sse_server *server)
     while (cells < 2 * c->max_users)
         cells *= 2;
     server->index_mask = cells - 1;
-    server->log_bytes = c->history * sizeof(uint32_t) + c->history_bytes;
+    server->log_bytes = c->history * (sizeof(int64_t) + sizeof(uint32_t)) + c->history_bytes;
     server->log_bytes = (server->log_bytes + 7) / 8 * 8;
     server->index = calloc(cells, sizeof *server->index);
     server->users = calloc(c->max_users, sizeof *server->users);

@@ -481,7 +481,8 @@ static struct log log_new(uint32_t max_count, uint32_t max_bytes)
     struct log log = {.max_count = max_count, .max_bytes = max_bytes};
     log.ring = malloc(max_bytes);
     log.starts = malloc(max_count * sizeof *log.starts);
-    if (!log.ring || !log.starts)
+    log.times_us = malloc(max_count * sizeof *log.times_us);
+    if (!log.ring || !log.starts || !log.times_us)
         abort();
     log_reset(&log);
     return log;
@@ -491,6 +492,7 @@ static void log_delete(struct log *log)
 {
     free(log->ring);
     free(log->starts);
+    free(log->times_us);
 }
 
 /* Does the ring hold exactly this? */
