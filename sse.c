@@ -478,7 +478,7 @@ struct log {
 struct tally {
     uint64_t messages, message_bytes; /* taken, and the bytes of their bodies */
     uint64_t deliveries;              /* messages that a stream was handed whole */
-    uint64_t stream_bytes;            /* written to streams, keep-alives and all */
+    uint64_t stream_bytes;            /* written to streams, from the head of the answer on */
     uint64_t streams;                 /* that were opened */
     uint64_t replays, replayed;      /* of those, with Last-Event-ID; messages that were due then */
     uint64_t gaps, missed;           /* told to clients; messages, where their number is known */
@@ -571,7 +571,9 @@ struct route {
     const char *summary;
     sse_handler handler;
     void *arg;
-    bool is_private; /* changes state or reads a user's data */
+    const char *query; /* the parameter it takes, one of PARAMETERS; NULL for none */
+    const char *gives; /* what it answers, one of CONTENTS; NULL if that is not known here */
+    bool is_private;   /* changes state or reads a user's data */
     bool is_demo;
     bool takes_body; /* its POST does something with the body */
     bool takes_time; /* its handler may sleep */
@@ -657,6 +659,8 @@ struct sse_server {
     int64_t started_ms;                                   /* [I] monotonic */
     atomic_uint stream_count;                             /* [a] open streams */
     atomic_ullong retry_seed;                             /* [a] */
+    atomic_ullong nonces;                                 /* [a] given out */
+    uint64_t nonce_keys[2][2];                            /* [I] random */
     atomic_ullong requests[SSE_ROUTES + 1][SSE_STATUSES]; /* [a] answered; the last row for none */
     atomic_ullong refusals[REFUSALS];                     /* [a] */
 };
@@ -4141,8 +4145,8 @@ static void server_log(struct sse_server *server, const char *line)
         server->config.log(server->config.log_arg, line);
 }
 
-/* TIME PEER METHOD PATH STATUS, parted by single spaces. The query stays out, because tokens travel there; bytes that are
- * not printable ASCII are percent-encoded. */
+/* TIME PEER METHOD PATH STATUS, parted by single spaces. The query stays out, because tokens travel
+ * there; bytes that are not printable ASCII are percent-encoded. */
 static void access_log(const struct sse_exchange *x, int status)
 {
     char line[SSE_LOG_LINE_BYTES];
@@ -4896,6 +4900,710 @@ static int handle_task_with_obj(struct sse_exchange *x, void *arg)
     return status ? status : demo_done(x);
 }
 
+/* ==== Metrics ===================================================================================
+ *
+ * What was counted, added up and named for Prometheus (text format 0.0.4). To add a number, count
+ * it in struct tally and add a line to TALLIES, or write it in one of the functions below. */
+
+static const struct {
+    const char *name;
+    size_t offset; /* in struct tally */
+    const char *help;
+} TALLIES[] = {
+    {"sse_messages_total", offsetof(struct tally, messages),
+     "Messages taken into a user's history; a broadcast is one for each user."},
+    {"sse_message_bytes_total", offsetof(struct tally, message_bytes), "Bytes of their bodies."},
+    {"sse_deliveries_total", offsetof(struct tally, deliveries),
+     "Messages that a stream was handed whole, as far as the operating system."},
+    {"sse_stream_bytes_total", offsetof(struct tally, stream_bytes),
+     "Bytes written to streams, from the head of the answer on."},
+    {"sse_streams_opened_total", offsetof(struct tally, streams), "Streams opened."},
+    {"sse_replays_total", offsetof(struct tally, replays), "Streams opened with Last-Event-ID."},
+    {"sse_replayed_messages_total", offsetof(struct tally, replayed),
+     "Messages of the history that were due to those."},
+    {"sse_gaps_total", offsetof(struct tally, gaps), "Streams told that messages were lost."},
+    {"sse_missed_messages_total", offsetof(struct tally, missed),
+     "Messages that those had lost, where the number was known."},
+    {"sse_slow_streams_closed_total", offsetof(struct tally, slow),
+     "Streams closed because their client read too slowly and fell out of the history."},
+};
+
+static const char *const REFUSAL_REASONS[REFUSALS] = {[REFUSED_MALFORMED] = "malformed",
+                                                      [REFUSED_LATE] = "timeout",
+                                                      [REFUSED_SIZE] = "too_large",
+                                                      [REFUSED_ORIGIN] = "origin",
+                                                      [REFUSED_TOKEN] = "token",
+                                                      [REFUSED_RIGHTS] = "scope",
+                                                      [REFUSED_HELD] = "held",
+                                                      [REFUSED_STREAMS] = "max_streams",
+                                                      [REFUSED_USERS] = "max_users",
+                                                      [REFUSED_BODIES] = "bodies",
+                                                      [REFUSED_CONNECTIONS] = "max_connections",
+                                                      [REFUSED_THREADS] = "threads",
+                                                      [REFUSED_HANDSHAKE] = "handshake",
+                                                      [REFUSED_MEMORY] = "memory",
+                                                      [REFUSED_STOPPING] = "stopping"};
+
+static void metric_head(struct sse_exchange *x, const char *name, const char *type,
+                        const char *help)
+{
+    sse_print(x, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void metric(struct sse_exchange *x, const char *name, const char *type, const char *help,
+                   uint64_t value)
+{
+    metric_head(x, name, type, help);
+    sse_print(x, "%s %" PRIu64 "\n", name, value);
+}
+
+/* In seconds, whatever sign the locale puts between. */
+static void metric_seconds(struct sse_exchange *x, const char *name, const char *type,
+                           const char *help, uint64_t us)
+{
+    metric_head(x, name, type, help);
+    sse_print(x, "%s %" PRIu64 ".%06u\n", name, us / 1000000, (unsigned)(us % 1000000));
+}
+
+/* Adds up what was counted of all users. Returns how many of them are Connected. */
+static unsigned tally_sum(struct sse_server *server, struct tally *sum, unsigned *users)
+{
+    enum { NUMBERS = sizeof *sum / sizeof(uint64_t) };
+    uint64_t *to = (uint64_t *)(void *)sum;
+    struct user *user;
+    unsigned connected = 0;
+
+    *sum = (struct tally){.messages = 0};
+    *users = 0;
+    for (uint32_t at = 0; (user = user_each(server, &at)); ++*users) {
+        pthread_mutex_lock(&user->lock);
+        const uint64_t *from = (const uint64_t *)(const void *)&user->tally;
+        for (size_t i = 0; i < NUMBERS; i++)
+            to[i] += from[i];
+        connected += user->stream_count > 0;
+        pthread_mutex_unlock(&user->lock);
+        user_unpin(user);
+    }
+    return connected;
+}
+
+static void metrics_of_messages(struct sse_exchange *x)
+{
+    struct sse_server *server = x->server;
+    struct tally sum;
+    unsigned users, connected = tally_sum(server, &sum, &users);
+    uint64_t count = 0;
+
+    metric_head(x, "sse_users", "gauge", "Users in the table, by their state.");
+    sse_print(x, "sse_users{state=\"connected\"} %u\nsse_users{state=\"disconnected\"} %u\n",
+              connected, users - connected);
+    metric(x, "sse_streams", "gauge", "Open streams.", atomic_load(&server->stream_count));
+    for (size_t i = 0; i < sizeof TALLIES / sizeof *TALLIES; i++)
+        metric(x, TALLIES[i].name, "counter", TALLIES[i].help,
+               *(const uint64_t *)(const void *)((const char *)&sum + TALLIES[i].offset));
+    static const char name[] = "sse_delivery_duration_seconds";
+    metric_head(x, name, "histogram",
+                "From a message's place in the history to its last byte on a stream that was open "
+                "before.");
+    for (size_t i = 0; i < SSE_DELAYS; i++) {
+        count += sum.delays[i];
+        sse_print(x, "%s_bucket{le=\"%u.%06u\"} %" PRIu64 "\n", name, DELAYS_US[i] / 1000000,
+                  DELAYS_US[i] % 1000000, count);
+    }
+    count += sum.delays[SSE_DELAYS];
+    sse_print(
+        x, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n%s_sum %" PRIu64 ".%06u\n%s_count %" PRIu64 "\n",
+        name, count, name, sum.delay_us / 1000000, (unsigned)(sum.delay_us % 1000000), name, count);
+}
+
+static void metrics_of_requests(struct sse_exchange *x)
+{
+    struct sse_server *server = x->server;
+
+    metric_head(
+        x, "sse_http_requests_total", "counter",
+        "Requests answered, by route and status; those that fit no route are of route none.");
+    for (size_t r = 0; r <= SSE_ROUTES; r++)
+        for (size_t i = 0; i <= STATUS_COUNT; i++) {
+            uint64_t n = atomic_load(&server->requests[r][i]);
+            if (n == 0)
+                continue;
+            sse_print(x, "sse_http_requests_total{route=\"%s\",code=\"",
+                      r < SSE_ROUTES ? server->routes[r].path : "none");
+            sse_print(x, i < STATUS_COUNT ? "%d" : "other",
+                      i < STATUS_COUNT ? STATUSES[i].status : 0);
+            sse_print(x, "\"} %" PRIu64 "\n", n);
+        }
+    metric_head(x, "sse_refusals_total", "counter",
+                "Requests, connections and handshakes that were refused, by reason.");
+    for (size_t i = 0; i < REFUSALS; i++)
+        sse_print(x, "sse_refusals_total{reason=\"%s\"} %" PRIu64 "\n", REFUSAL_REASONS[i],
+                  (uint64_t)atomic_load(&server->refusals[i]));
+}
+
+/* A number of /proc/self/stat (proc(5)), counted as there: 1 is the process's id. 0 where the
+ * platform has no such file. */
+static uint64_t process_stat(unsigned field)
+{
+    char stat[512];
+    int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, stat, sizeof stat - 1) : 0;
+
+    if (fd >= 0)
+        close(fd);
+    stat[n > 0 ? n : 0] = 0;
+    const char *at = strrchr(stat, ')'); /* ends the second field, which may hold anything */
+    for (unsigned i = 2; at && i < field; i++)
+        at = strchr(at + 1, ' ');
+    return at ? strtoull(at, NULL, 10) : 0;
+}
+
+static void metrics_of_process(struct sse_exchange *x)
+{
+    struct sse_server *server = x->server;
+    struct timespec cpu = {.tv_sec = 0};
+    uint64_t threads = process_stat(20), pages = process_stat(24);
+
+    pthread_rwlock_rdlock(&server->table_lock);
+    uint64_t evictions = server->evictions;
+    pthread_rwlock_unlock(&server->table_lock);
+    pthread_mutex_lock(&server->conns_lock);
+    unsigned connections = server->conns_open;
+    pthread_mutex_unlock(&server->conns_lock);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+
+    metric(x, "sse_evictions_total", "counter", "Users that made room for others.", evictions);
+    metric(x, "sse_users_limit", "gauge", "Users that the table has room for.",
+           server->config.max_users);
+    metric(x, "sse_connections", "gauge", "Open connections, each with a thread.", connections);
+    metric(x, "sse_connections_limit", "gauge", "Connections that are served at once.",
+           server->config.max_connections);
+    metric(x, "sse_memory_limit_bytes", "gauge", "Memory that the server can need at most.",
+           sse_memory(server, NULL, 0));
+    metric_seconds(x, "sse_uptime_seconds", "gauge", "Time since the server was created.",
+                   (uint64_t)(now_ms() - server->started_ms) * 1000);
+    metric_seconds(x, "process_cpu_seconds_total", "counter", "Processor time of the process.",
+                   (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000);
+    if (threads)
+        metric(x, "process_threads", "gauge", "Threads of the process.", threads);
+    if (pages)
+        metric(x, "process_resident_memory_bytes", "gauge", "Resident memory of the process.",
+               pages * (uint64_t)sysconf(_SC_PAGESIZE));
+    metric_head(x, "sse_build_info", "gauge", "The version that runs; always 1.");
+    sse_print(x, "sse_build_info{version=\"" SSE_VERSION "\"} 1\n");
+}
+
+static int handle_metrics(struct sse_exchange *x, void *arg)
+{
+    (void)arg;
+    sse_content_type(x, "text/plain; version=0.0.4; charset=utf-8");
+    metrics_of_messages(x);
+    metrics_of_requests(x);
+    metrics_of_process(x);
+    return 200;
+}
+
+/* ==== OpenAPI ===================================================================================
+ *
+ * The routes described for programs (OpenAPI 3.1.0), from the list that they are found in. JSON
+ * stands here with ' for its quotes; describe() turns them. */
+
+static const struct {
+    const char *name, *summary, *schema;
+} PARAMETERS[] = {
+    {"userId", "the user, a name of your choice",
+     "'type':'string','maxLength':128,'default':'alice'"},
+    {"lastEventId",
+     "go on after the message with this id; the field Last-Event-ID counts before it",
+     "'type':'string','default':''"},
+    {"hold", "seconds for which the user is to stay away: connects are answered 204",
+     "'type':'integer','minimum':0,'maximum':86400,'default':0"},
+    {"event", "the name of the event that a browser sees",
+     "'type':'string','maxLength':64,'default':'message'"},
+};
+
+#define TEXT    "'type':'string'"
+#define NUMBER  "{'type':'integer','minimum':0}"
+#define STATE   "'user':{" TEXT "},'status':{" TEXT ",'enum':['Connected','Disconnected']}"
+#define COUNTED "'type':'object','properties':{" STATE ",'streams':" NUMBER ",'queued':" NUMBER "}"
+
+static const struct {
+    const char *name;
+    int status;
+    const char *summary, *media, *schema;
+} CONTENTS[] = {
+    {"Stream", 200, "the stream: a greeting, keep-alives, and messages as they are sent",
+     "text/event-stream", TEXT},
+    {"Closed", 200, "all streams are told to leave", "application/json",
+     "'type':'object','properties':{" STATE "}"},
+    {"Receipt", 202, "the message is in the history; to how many streams it was written",
+     "application/json",
+     "'type':'object','properties':{'id':{" TEXT "}," STATE ",'streams':" NUMBER
+     ",'delivered':" NUMBER "}"},
+    {"Totals", 202, "the message is in the history of so many users", "application/json",
+     "'type':'object','properties':{'users':" NUMBER ",'streams':" NUMBER ",'delivered':" NUMBER
+     "}"},
+    {"Status", 200, "the user's state", "application/json", COUNTED},
+    {"Users", 200, "all known users", "application/json",
+     "'type':'object','properties':{'users':{'type':'array','items':{" COUNTED "}}}"},
+    {"Done", 200, "the task is completed", "application/json",
+     "'type':'object','properties':{'message':{" TEXT "},'data':{" TEXT "}}"},
+    {"Health", 200, "the server is up", "application/json",
+     "'type':'object','properties':{'status':{" TEXT "}}"},
+    {"Metrics", 200, "Prometheus text format 0.0.4", "text/plain", TEXT},
+    {"Page", 200, "the page", "text/html", TEXT},
+    {"Description", 200, "this description", "application/json", "'type':'object'"},
+};
+
+#undef TEXT
+#undef NUMBER
+#undef STATE
+#undef COUNTED
+
+/* Writes JSON, with " for every '. */
+static void describe(struct sse_exchange *x, const char *json)
+{
+    for (size_t n; *json; json += n) {
+        n = strcspn(json, "'");
+        sse_write(x, n ? json : "\"", n ? n : 1);
+        n = n ? n : 1;
+    }
+}
+
+/* Writes `lead`, then a string, which may hold anything. */
+static void describe_string(struct sse_exchange *x, const char *lead, const char *string)
+{
+    describe(x, lead);
+    sse_write_json_string(x, string, strlen(string));
+}
+
+static void describe_parameter(struct sse_exchange *x, const char *name, const char *place)
+{
+    for (size_t i = 0; i < sizeof PARAMETERS / sizeof *PARAMETERS; i++) {
+        if (strcmp(PARAMETERS[i].name, name) != 0)
+            continue;
+        describe_string(x, "{'name':", name);
+        describe_string(x, ",'in':", place);
+        describe(x, strcmp(place, "path") == 0 ? ",'required':true" : "");
+        describe_string(x, ",'description':", PARAMETERS[i].summary);
+        describe(x, ",'schema':{");
+        describe(x, PARAMETERS[i].schema);
+        describe(x, "}}");
+    }
+}
+
+/* What is answered if all is well; any other status comes with a problem document. */
+static void describe_answers(struct sse_exchange *x, const struct route *route)
+{
+    describe(x, ",'responses':{");
+    for (size_t i = 0; route->gives && i < sizeof CONTENTS / sizeof *CONTENTS; i++) {
+        if (strcmp(CONTENTS[i].name, route->gives) != 0)
+            continue;
+        sse_print(x, "\"%d\":", CONTENTS[i].status);
+        describe_string(x, "{'description':", CONTENTS[i].summary);
+        describe_string(x, ",'content':{", CONTENTS[i].media);
+        describe(x, ":{'schema':{");
+        describe(x, CONTENTS[i].schema);
+        describe(x, "}}}},");
+    }
+    describe(x, "'default':{'$ref':'#/components/responses/Problem'}}");
+}
+
+/* One method of a route. */
+static void describe_operation(struct sse_exchange *x, const struct route *route,
+                               const char *method)
+{
+    bool has_user = strchr(route->path, '{') != NULL, is_post = strcmp(method, "post") == 0;
+
+    describe_string(x, "", method);
+    describe_string(x, ":{'summary':", route->summary ? route->summary : "");
+    describe(x, ",'operationId':'");
+    sse_print(x, "%s", method);
+    for (const char *at = route->path; *at; at++)
+        sse_write(x, char_is_alnum(*at) ? at : "_", 1);
+    describe(x, "','parameters':[");
+    if (has_user)
+        describe_parameter(x, "userId", "path");
+    describe(x, has_user && route->query ? "," : "");
+    if (route->query)
+        describe_parameter(x, route->query, "query");
+    describe(x, "]");
+    if (is_post && route->takes_body)
+        describe(x, ",'requestBody':{'required':true,'content':{'text/plain':{'schema':"
+                    "{'type':'string','default':'hello'}}}}");
+    if (x->server->config.auth_secret)
+        describe(x, route->access == SSE_ANYONE
+                        ? ",'security':[]"
+                        : ",'security':[{'bearer':[]},{'query':[]},{'cookie':[]}]");
+    describe_answers(x, route);
+    describe(x, "}");
+}
+
+static void describe_routes(struct sse_exchange *x)
+{
+    const struct sse_server *server = x->server;
+    describe(x, ",'paths':{");
+    for (const struct route *r = server->routes; r < server->routes + server->route_count; r++) {
+        bool get = strstr(r->methods, "GET") != NULL, post = strstr(r->methods, "POST") != NULL;
+        describe_string(x, r > server->routes ? "," : "", r->path);
+        describe(x, ":{");
+        if (get)
+            describe_operation(x, r, "get");
+        describe(x, get && post ? "," : "");
+        if (post)
+            describe_operation(x, r, "post");
+        describe(x, "}");
+    }
+    describe(x, "}");
+}
+
+static int handle_openapi(struct sse_exchange *x, void *arg)
+{
+    const struct sse_config *config = &x->server->config;
+    struct slice authority = x->request.authority;
+    (void)arg;
+
+    describe(x, "{'openapi':'3.1.0','info':{'title':'sse','version':'" SSE_VERSION "',"
+                "'summary':'Per-user push over Server-Sent Events',"
+                "'license':{'name':'MIT','identifier':'MIT'}},'servers':[{'url':'");
+    sse_print(x, "%s://", config->cert_file ? "https" : "http");
+    if (authority.len) /* as it was asked for: host and port, which the parser has looked at */
+        sse_write(x, authority.at, authority.len);
+    else
+        sse_print(x, "localhost:%u", x->server->port);
+    describe(x, "'}],'security':[]");
+    describe_routes(x);
+    describe(x, ",'components':{'responses':{'Problem':{'description':'what was wrong, and what "
+                "would be right','content':{'application/problem+json':{'schema':{'type':'object',"
+                "'properties':{'title':{'type':'string'},'status':{'type':'integer'},"
+                "'detail':{'type':'string'}}}}}}}");
+    if (config->auth_secret)
+        describe(x, ",'securitySchemes':{"
+                    "'bearer':{'type':'http','scheme':'bearer','bearerFormat':'JWT'},"
+                    "'query':{'type':'apiKey','in':'query','name':'access_token'},"
+                    "'cookie':{'type':'apiKey','in':'cookie','name':'sse_token'}}");
+    describe(x, "}}\n");
+    return 200;
+}
+
+/* ==== Page ======================================================================================
+ *
+ * What a browser shows at `/`: HTML, style and script stand here as they are sent, line by line,
+ * and nothing comes from elsewhere. Only what carries the answer's own nonce is let run (Content
+ * Security Policy Level 3 section 2.3.1). The list of routes comes from /openapi.json. */
+
+static const char PAGE_STYLE[] =
+    ":root { color-scheme: light dark; --dim: #5a5a5a; --good: #05620f; --bad: #a31515 }\n"
+    "@media (prefers-color-scheme: dark) {\n"
+    "  :root { --dim: #bbb; --good: #7fdc8a; --bad: #ff9c9c } }\n"
+    "body { font: 1rem/1.45 system-ui, sans-serif; max-width: 80rem; margin: 0 auto;\n"
+    "  padding: 0 1rem 3rem } [hidden] { display: none !important }\n"
+    "h2 { margin: 2rem 0 .3rem } h3 { margin: 0; font-size: 1rem; overflow-wrap: anywhere }\n"
+    "p { margin: .3rem 0 .7rem; max-width: 65ch } th, td { text-align: left; padding: 0 .5rem }\n"
+    "code, output, .log { font: .85rem/1.4 ui-monospace, monospace; overflow-wrap: anywhere }\n"
+    "form, .row { display: flex; flex-wrap: wrap; gap: .6rem; align-items: end; margin: .5rem 0 }\n"
+    ".row > span { flex: 1 } label { display: grid; font-size: .85rem } .check { display: flex }\n"
+    "input, textarea, button { font: inherit; padding: .4rem .6rem; max-width: 100%;\n"
+    "  min-height: 2.5rem; box-sizing: border-box } :focus-visible { outline: 3px solid #48f }\n"
+    ".cards { display: grid; gap: .8rem; align-items: start;\n"
+    "  grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)) }\n"
+    "article { border: 1px solid #8888; border-radius: .5rem; padding: .7rem; min-width: 0 }\n"
+    ".log, output { display: block; overflow: auto; white-space: pre-wrap; margin: .5rem 0 0;\n"
+    "  padding: 0; list-style: none; max-height: 15rem } .log { height: 15rem }\n"
+    ".log li, td { border-top: 1px solid #8888; overflow-wrap: anywhere }\n"
+    ".log div { margin: 0 1rem } i, .dim, .keep-alive, .retry { color: var(--dim) }\n"
+    ".good, .message b { color: var(--good) } .bad, .gap b, .refused b { color: var(--bad) }\n"
+    ".quiet .keep-alive { display: none } .check { align-items: center; min-height: 2.5rem }\n"
+    ".said { position: absolute; width: 1px; overflow: hidden; clip-path: inset(50%) }\n";
+
+static const char PAGE_BODY[] =
+    "<header>\n"
+    "<h1>sse</h1>\n"
+    "<p>This server pushes messages to users: what is sent to a user arrives on all streams that\n"
+    "are open for that user, in every browser and program.</p>\n"
+    "<p id='server' role='status'>Asking for the server ...</p>\n"
+    "<label id='auth' hidden>Access token, which this server asks for\n"
+    "<input id='token' autocomplete='off' spellcheck='false'></label>\n"
+    "</header>\n"
+    "<main>\n"
+    "<h2>Streams</h2>\n"
+    "<p>A stream is one request whose answer goes on. When it breaks off, this page asks again\n"
+    "and names the last id it had (Last-Event-ID), so that it gets what it missed.</p>\n"
+    "<form id='opener'>\n"
+    "<label>User <input id='who' value='alice' required autocomplete='off'></label>\n"
+    "<button>Open a stream</button>\n"
+    "<label class='check'><input type='checkbox' id='beats' checked> show keep-alives</label>\n"
+    "</form>\n"
+    "<p id='full' role='status' class='bad'></p>\n"
+    "<div id='streams' class='cards'></div>\n"
+    "<h2>Users</h2>\n"
+    "<p>Everyone who was connected or sent something. Queued are messages that no stream has had\n"
+    "yet: they wait for the user to come.</p>\n"
+    "<table><thead><tr><th>User<th>State<th>Streams<th>Queued</thead><tbody id='users'></table>\n"
+    "<p id='listed' class='dim'></p>\n"
+    "<h2>Routes</h2>\n"
+    "<p>All that this server answers to. Each can be tried here, or from a shell with the line\n"
+    "below it; <a href='/openapi.json'>openapi.json</a> describes them to programs.</p>\n"
+    "<div id='routes' class='cards'></div>\n"
+    "</main>\n"
+    "<p id='said' class='said' role='status'></p>\n";
+
+static const char PAGE_TOOLS[] =
+    "const $ = (id) => document.getElementById(id);\n"
+    "const make = (tag, properties, ...children) => {\n"
+    "  const element = Object.assign(document.createElement(tag), properties);\n"
+    "  element.append(...children);\n"
+    "  return element;\n"
+    "};\n"
+    "const pause = (ms) => new Promise((done) => setTimeout(done, ms));\n"
+    "const token = () => $('token').value.trim();\n"
+    "const ask = (path, options) => fetch(path, { cache: 'no-store', ...options, headers: {\n"
+    "  ...options?.headers, ...(token() && { Authorization: `Bearer ${token()}` }) } });\n"
+    "const explain = async (answer) => answer.status + ': ' +\n"
+    "  ((await answer.json().catch(() => undefined))?.detail ?? answer.statusText);\n"
+    "let look = () => {}; // has the list of users asked for at once\n";
+
+static const char PAGE_EVENTS[] =
+    "// One block of a stream, taken apart (WHATWG HTML, 9.2.6). A comment counts as data.\n"
+    "const parse = (block) => {\n"
+    "  const fields = {}, data = [];\n"
+    "  for (const line of block.split('\\n')) {\n"
+    "    const [name, ...rest] = line.split(':'), value = rest.join(':').replace(/^ /, '');\n"
+    "    if (name === 'data' || name === '') data.push(value);\n"
+    "    else fields[name] = value;\n"
+    "  }\n"
+    "  return { ...fields, data: data.join('\\n') };\n"
+    "};\n"
+    "// A stream. An EventSource would do, but it keeps to itself what this page is to show:\n"
+    "// keep-alives that are comments, events of any name, ids, refusals.\n"
+    "const meanings = {\n"
+    "  retry: 'How long the client is to wait before it asks again.',\n"
+    "  connected: 'The stream begins, after the message with this id.',\n"
+    "  'keep-alive': 'Nothing new: it only shows that the connection still stands.',\n"
+    "  message: 'Somebody sent this to the user.',\n"
+    "  gap: 'Before the next message some are missing: this server has them no more.',\n"
+    "  disconnected: 'Somebody had all streams of the user closed; clients may come back.',\n"
+    "  refused: 'The server did not open the stream, and says why.',\n"
+    "};\n";
+
+static const char PAGE_STREAM[] =
+    "const open = new Set();\n"
+    "class Stream {\n"
+    "  constructor(user) {\n"
+    "    Object.assign(this, { user, retry: 2000, end: new AbortController(), seen: new Set() });\n"
+    "    this.state = make('span', { role: 'status' });\n"
+    "    this.log = make('ol', { className: 'log', tabIndex: 0, ariaLabel: `Log of ${user}` });\n"
+    "    this.button = make('button', { onclick: () => this.end.abort() }, 'Close');\n"
+    "    this.card = make('article', {}, make('h3', {}, user),\n"
+    "      make('div', { className: 'row' }, this.state, this.button), this.log);\n"
+    "    $('streams').prepend(this.card);\n"
+    "    open.add(this);\n"
+    "    this.run();\n"
+    "  }\n"
+    "  tell(state, reconnects) {\n"
+    "    this.state.className = state === 'open' ? 'good' : 'bad';\n"
+    "    this.state.textContent = `${state}, reconnects: ${reconnects}`;\n"
+    "    look();\n"
+    "  }\n"
+    "  show(kind, data, { id, event }) {\n"
+    "    const now = new Date(), ms = String(now.getMilliseconds()).padStart(3, '0');\n"
+    "    const log = this.log, below = log.scrollHeight - log.scrollTop - log.clientHeight;\n"
+    "    log.append(make('li', { className: kind, title: meanings[kind] },\n"
+    "      `${now.toTimeString().slice(0, 8)}.${ms} `, make('b', {}, kind),\n"
+    "      id ? ` id ${id}` : '', event ? ` event ${event}` : '', make('div', {}, data),\n"
+    "      this.seen.has(kind) ? '' : make('i', {}, meanings[kind])));\n"
+    "    this.seen.add(kind);\n"
+    "    if (log.children.length > 500) log.firstChild.remove();\n"
+    "    if (below < 50) log.scrollTop = log.scrollHeight; // else somebody reads further up\n"
+    "    if (kind !== 'keep-alive') $('said').textContent = `${this.user}: ${kind} ${data}`;\n"
+    "  }\n"
+    "  take({ id, event, retry, data }) { // only greetings and messages have ids\n"
+    "    if (retry) this.retry = Number(retry);\n"
+    "    if (retry) this.show('retry', `${retry} ms`, {});\n"
+    "    else if (!id) this.show(event ?? 'keep-alive', data, {});\n"
+    "    else this.show(this.greeted ? 'message' : 'connected', data, { id, event });\n"
+    "    if (id) this.greeted = this.last = id;\n"
+    "    if (id || event) look();\n"
+    "  }\n"
+    "  // Asks for the stream and reads it. How long to wait before the next try, or why not to.\n"
+    "  async once(reconnects) {\n"
+    "    const answer = await ask(`/sse/connect/${encodeURIComponent(this.user)}`, {\n"
+    "      signal: this.end.signal, headers: this.last ? { 'Last-Event-ID': this.last } : {} });\n"
+    "    if (answer.status === 204) return 'held: the user is to stay away for a while';\n"
+    "    if (!answer.ok) {\n"
+    "      this.show('refused', await explain(answer), {});\n"
+    "      return answer.headers.get('Retry-After') * 1000 || `refused: ${answer.status}`;\n"
+    "    }\n"
+    "    this.tell('open', reconnects);\n"
+    "    this.greeted = undefined;\n"
+    "    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();\n"
+    "    for (let text = '', part; !(part = await reader.read()).done;) {\n"
+    "      const blocks = (text + part.value).split('\\n\\n');\n"
+    "      text = blocks.pop();\n"
+    "      for (const block of blocks) this.take(parse(block));\n"
+    "    }\n"
+    "    return this.retry;\n"
+    "  }\n"
+    "  async run() {\n"
+    "    let wait = 0, reconnects = 0;\n"
+    "    for (;; reconnects++) {\n"
+    "      this.tell('connecting', reconnects);\n"
+    "      wait = await this.once(reconnects).catch(() => this.retry);\n"
+    "      if (this.end.signal.aborted || isNaN(wait)) break;\n"
+    "      this.tell(`broken off, asks again in ${wait / 1000} s`, reconnects);\n"
+    "      await pause(wait);\n"
+    "    }\n"
+    "    open.delete(this);\n"
+    "    this.tell(this.end.signal.aborted ? 'closed' : wait, reconnects);\n"
+    "    this.button.textContent = 'Remove';\n"
+    "    this.button.onclick = () => this.card.remove();\n"
+    "  }\n"
+    "}\n";
+
+static const char PAGE_OPEN[] =
+    "// Over HTTP/1.1 a browser keeps six connections to a server, and this page needs two.\n"
+    "const start = (user) => {\n"
+    "  const few = performance.getEntriesByType('navigation')[0].nextHopProtocol === 'http/1.1';\n"
+    "  const full = few && open.size >= 4;\n"
+    "  $('full').textContent = full ? 'Four streams are open, and a browser keeps six ' +\n"
+    "    'connections to a server at most: close one first.' : '';\n"
+    "  if (!full) new Stream(user).log.focus();\n"
+    "};\n"
+    "$('opener').onsubmit = (event) => (event.preventDefault(), start($('who').value));\n"
+    "$('beats').onchange = () => $('streams').classList.toggle('quiet', !$('beats').checked);\n";
+
+static const char PAGE_USERS[] =
+    "// The list of users, and whether the server is there: asked for every two seconds, and as\n"
+    "// soon as a stream of this page shows that something has happened.\n"
+    "let shown, state = 'The server is there.', gone = false;\n"
+    "const showUsers = async (answer) => {\n"
+    "  const text = answer.ok ? await answer.text() : '{\"users\":[]}';\n"
+    "  const users = JSON.parse(text).users;\n"
+    "  const more = users.length > 200 ? `and ${users.length - 200} more` : '';\n"
+    "  $('listed').textContent = answer.ok ? more : await explain(answer);\n"
+    "  if (text === shown) return;\n"
+    "  shown = text;\n"
+    "  $('users').replaceChildren(...users.slice(0, 200).map((u) => make('tr', {},\n"
+    "    make('td', {}, u.user), make('td', { className: u.streams ? 'good' : '' }, u.status),\n"
+    "    make('td', {}, u.streams), make('td', {}, u.queued))));\n"
+    "};\n"
+    "const watch = async () => {\n"
+    "  for (let soon = false;; soon = false) {\n"
+    "    look = () => (soon = true);\n"
+    "    try {\n"
+    "      await showUsers(await ask('/sse/users', { signal: AbortSignal.timeout(5000) }));\n"
+    "      if (gone) state = `The server is back since ${new Date().toLocaleTimeString()}.`;\n"
+    "      gone = false;\n"
+    "    } catch {\n"
+    "      gone = true;\n"
+    "    }\n"
+    "    const text = gone ? 'The server is gone, or silent. This page goes on asking.' : state;\n"
+    "    $('server').className = gone ? 'bad' : 'good';\n"
+    "    if ($('server').textContent !== text) $('server').textContent = text;\n"
+    "    await pause(250);\n"
+    "    while (document.hidden) await pause(500);\n"
+    "    if (!soon) await new Promise((done) => setTimeout(look = done, 1750));\n"
+    "  }\n"
+    "};\n";
+
+static const char PAGE_ROUTES[] =
+    "// The routes: a card for each operation of openapi.json, made from the server's own table.\n"
+    "const quote = (text) => `'${text.replaceAll(\"'\", \"'\\\\''\")}'`;\n"
+    "const card = (path, method, operation) => {\n"
+    "  const name = `${method.toUpperCase()} ${path}`, row = make('div', { className: 'row' });\n"
+    "  const inputs = operation.parameters.map((p) => ({ ...p, input: make('input',\n"
+    "    { value: p.schema.default, autocomplete: 'off' }) }));\n"
+    "  const sample = operation.requestBody?.content['text/plain'].schema.default;\n"
+    "  const body = sample && make('textarea', { rows: 1, value: sample });\n"
+    "  const isStream = operation.responses[200]?.content['text/event-stream'];\n"
+    "  const curl = make('code', { tabIndex: 0 }), output = make('output', { tabIndex: 0 });\n"
+    "  const url = () => inputs.reduce((url, { name, input: { value }, in: place }) =>\n"
+    "    place === 'path' ? url.replace(`{${name}}`, encodeURIComponent(value))\n"
+    "      : url + (value && `?${name}=${encodeURIComponent(value)}`), path);\n"
+    "  const update = () => {\n"
+    "    curl.textContent = ['curl', isStream && '-N', method === 'post' && !body && '-X POST',\n"
+    "      body && `--data-raw ${quote(body.value)}`,\n"
+    "      token() && '-H \"Authorization: Bearer $TOKEN\"',\n"
+    "      quote(location.origin + url())].filter(Boolean).join(' ');\n"
+    "  };\n"
+    "  const run = async () => {\n"
+    "    if (isStream) return start(inputs[0].input.value);\n"
+    "    output.textContent = 'asked, and waiting ...';\n"
+    "    const answer = await ask(url(), { method, body: body?.value }).catch(() => undefined);\n"
+    "    output.textContent = answer ? `${answer.status} ${await answer.text()}` : 'no answer';\n"
+    "    look();\n"
+    "  };\n"
+    "  const copy = async () => {\n"
+    "    getSelection().selectAllChildren(curl); // and without HTTPS, copied as a selection\n"
+    "    const copied = navigator.clipboard?.writeText(curl.textContent);\n"
+    "    await (copied ?? document.execCommand('copy'));\n"
+    "    $('said').textContent = 'copied';\n"
+    "  };\n"
+    "  for (const { name, description, input } of inputs)\n"
+    "    row.append(make('label', { title: description }, name, input));\n"
+    "  if (body) row.append(make('label', {}, 'body', body));\n"
+    "  row.append(make('button', { onclick: run, ariaLabel: `Try ${name}` }, 'Try'),\n"
+    "    make('button', { onclick: copy, ariaLabel: `Copy the curl line of ${name}` }, 'Copy'));\n"
+    "  row.oninput = update;\n"
+    "  $('token').addEventListener('input', update);\n"
+    "  update();\n"
+    "  return make('article', {}, make('h3', {}, name), make('p', {}, operation.summary), row,\n"
+    "    curl, output);\n"
+    "};\n"
+    "const list = async () => {\n"
+    "  const api = await (await fetch('/openapi.json')).json();\n"
+    "  $('auth').hidden = !api.components.securitySchemes;\n"
+    "  for (const path in api.paths)\n"
+    "    for (const method in api.paths[path])\n"
+    "      $('routes').append(card(path, method, api.paths[path][method]));\n"
+    "};\n"
+    "list();\n"
+    "watch();\n";
+
+static const char *const PAGE_SCRIPT[] = {PAGE_TOOLS, PAGE_EVENTS, PAGE_STREAM,
+                                          PAGE_OPEN,  PAGE_USERS,  PAGE_ROUTES};
+
+/* Unguessable, and another one every time. */
+static void text_nonce(struct sse_server *server, struct text *t)
+{
+    uint64_t draw = atomic_fetch_add(&server->nonces, 1);
+    for (int half = 0; half < 2; half++)
+        text_print(t, "%016" PRIx64,
+                   sip_hash(server->nonce_keys[half], (char *)&draw, sizeof draw));
+}
+
+static int handle_page(struct sse_exchange *x, void *arg)
+{
+    char nonce[33], policy[256];
+    struct text t = text_over(nonce, sizeof nonce);
+    (void)arg;
+
+    text_nonce(x->server, &t);
+    nonce[t.len] = 0;
+    snprintf(policy, sizeof policy,
+             "default-src 'none'; connect-src 'self'; img-src data:; style-src 'nonce-%s'; "
+             "script-src 'nonce-%s'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+             nonce, nonce);
+    if (sse_field(x, "Content-Security-Policy", policy) != SSE_OK ||
+        sse_field(x, "X-Content-Type-Options", "nosniff") != SSE_OK ||
+        sse_field(x, "Referrer-Policy", "no-referrer") != SSE_OK)
+        return sse_fail(x, 500, "the page's fields do not fit");
+    sse_content_type(x, "text/html; charset=utf-8");
+    sse_print(x,
+              "<!doctype html>\n<html lang='en'>\n<meta charset='utf-8'>\n"
+              "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
+              "<title>sse</title>\n<link rel='icon' href='data:,'>\n<style nonce='%s'>\n",
+              nonce);
+    sse_write(x, PAGE_STYLE, sizeof PAGE_STYLE - 1);
+    sse_print(x, "</style>\n");
+    sse_write(x, PAGE_BODY, sizeof PAGE_BODY - 1);
+    sse_print(x, "<script nonce='%s'>\n", nonce);
+    for (size_t i = 0; i < sizeof PAGE_SCRIPT / sizeof *PAGE_SCRIPT; i++)
+        sse_write(x, PAGE_SCRIPT[i], strlen(PAGE_SCRIPT[i]));
+    sse_print(x, "</script>\n");
+    return 200;
+}
+
 /* ==== Routes ====================================================================================
  *
  * One table: it feeds dispatch, `Allow` and the checks of who may ask. To add a route, write its
@@ -4907,22 +5615,27 @@ static int handle_task_with_obj(struct sse_exchange *x, void *arg)
 
 static const struct route ROUTES[] = {
     {"GET", "/sse/connect/{userId}", SSE_SUBJECT, "opens the user's event stream", handle_connect,
-     PRIVATE, .is_stream = true},
+     .query = "lastEventId", .gives = "Stream", PRIVATE, .is_stream = true},
     {"GET|POST", "/sse/disconnect/{userId}", SSE_SUBJECT, "closes all of the user's streams",
-     handle_disconnect, PRIVATE},
+     handle_disconnect, .query = "hold", .gives = "Closed", PRIVATE},
     {"POST", "/sse/send/{userId}", SSE_PUBLISHER, "sends the body as one message", handle_send,
-     MESSAGE, .gathers = true},
+     .query = "event", .gives = "Receipt", MESSAGE, .gathers = true},
     {"POST", "/sse/broadcast", SSE_PUBLISHER, "sends the body to every known user",
-     handle_broadcast, MESSAGE},
+     handle_broadcast, .query = "event", .gives = "Totals", MESSAGE},
     {"GET", "/sse/status/{userId}", SSE_SUBJECT, "tells whether the user is Connected",
-     handle_status, PRIVATE},
-    {"GET", "/sse/users", SSE_ADMIN, "tells the same of every known user", handle_users, PRIVATE},
+     handle_status, .gives = "Status", PRIVATE},
+    {"GET", "/sse/users", SSE_ADMIN, "tells the same of every known user", handle_users,
+     .gives = "Users", PRIVATE},
     {"GET|POST", "/sse/task/{userId}", SSE_PUBLISHER,
-     "ten steps of one second, a message after each", handle_task, DEMO},
+     "ten steps of one second, a message after each", handle_task, .gives = "Done", DEMO},
     {"GET|POST", "/sse/task-with-obj/{userId}", SSE_PUBLISHER, "counts down, then sends an object",
-     handle_task_with_obj, DEMO},
-    {"GET", "/health", SSE_ANYONE, "tells that the server is up", handle_health,
-     .is_private = false},
+     handle_task_with_obj, .gives = "Done", DEMO},
+    {"GET", "/health", SSE_ANYONE, "tells that the server is up", handle_health, .gives = "Health"},
+    {"GET", "/", SSE_ANYONE, "shows this page", handle_page, .gives = "Page", .is_demo = true},
+    {"GET", "/openapi.json", SSE_ANYONE, "describes all of this", handle_openapi,
+     .gives = "Description"},
+    {"GET", "/metrics", SSE_ADMIN, "tells what was counted, for Prometheus", handle_metrics,
+     .gives = "Metrics", PRIVATE},
 };
 
 #undef PRIVATE
@@ -5902,7 +6615,7 @@ static bool server_reserve(struct sse_server *server)
 /* Random bytes for the hash key, the first epoch and the spread of retries. */
 static bool server_seed(struct sse_server *server)
 {
-    uint64_t random[4];
+    uint64_t random[8];
     int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
     bool read_all = fd >= 0 && read(fd, random, sizeof random) == (ssize_t)sizeof random;
 
@@ -5914,6 +6627,7 @@ static bool server_seed(struct sse_server *server)
     server->hash_key[1] = random[1];
     server->next_epoch = random[2] | 1ULL << 63; /* so that all have sixteen digits */
     atomic_store(&server->retry_seed, random[3]);
+    memcpy(server->nonce_keys, random + 4, sizeof server->nonce_keys);
     return true;
 }
 

@@ -659,6 +659,9 @@ methods 'POST, OPTIONS' /sse/broadcast
 methods 'GET, HEAD, OPTIONS' /sse/status/alice
 methods 'GET, HEAD, OPTIONS' /sse/users
 methods 'GET, HEAD, OPTIONS' /health
+methods 'GET, HEAD, OPTIONS' /metrics
+methods 'GET, HEAD, OPTIONS' /openapi.json
+methods 'GET, HEAD, OPTIONS' /
 is 'OPTIONS * speaks for the server' '204 GET, HEAD, POST, OPTIONS' \
     "$(status '' -X OPTIONS --request-target '*') $(field allow)"
 problem 'GET of send' 405 'Method Not Allowed' /sse/send/alice
@@ -669,6 +672,147 @@ for path in /nowhere /sse /sse/ /sse/connect /sse/connect/a/b /sse/sendx/a /SSE/
     problem "$path" 404 'Not Found' "$path"
 done
 is 'OPTIONS of an unknown path' 404 "$(status /nowhere -X OPTIONS)"
+
+# ==== Metrics, description, page ==================================================================
+
+section 'Metrics'
+metric() { # NAME[{LABELS}]: its value
+    get /metrics | awk -v name="$1" '{ value = $NF; sub(/ [^ ]*$/, "") } $0 == name { print value }'
+}
+metric_is() { [ "$(metric "$1")" = "$2" ]; }
+start counted --max-users 2 --max-streams 1 --history 2
+has 'text for Prometheus' '200 # HELP sse_users ' "$(get /metrics)"
+is 'of its type' 'text/plain; version=0.0.4; charset=utf-8' "$(field content-type)"
+is 'every number has its help and its type before it' '' "$(awk '
+    /^# HELP / { help[$3]++ }
+    /^# TYPE / { type[$3]++; kind[$3] = $4 }
+    !/^#/ {
+        name = $1; sub(/{.*/, "", name); family = name
+        if (!(family in type)) sub(/_(bucket|sum|count)$/, "", family)
+        if (help[family] != 1 || type[family] != 1) print "no help or type: " name
+        if (kind[family] == "counter" && family !~ /_total$/) print "no _total: " name
+        if ($NF !~ /^[0-9]+(\.[0-9]+)?$/) print "no number: " $0
+    }' "$tmp/body")"
+for name in sse_streams sse_messages_total sse_message_bytes_total sse_deliveries_total sse_stream_bytes_total \
+    sse_streams_opened_total sse_replays_total sse_replayed_messages_total sse_gaps_total \
+    sse_missed_messages_total sse_slow_streams_closed_total sse_delivery_duration_seconds_count \
+    sse_evictions_total 'sse_users{state="connected"}' 'sse_users{state="disconnected"}' \
+    'sse_refusals_total{reason="malformed"}' 'sse_refusals_total{reason="max_connections"}'; do
+    is "$name begins at 0" 0 "$(metric "$name")"
+done
+for n in 1 2 3; do post /sse/send/m "héllo$n" >/dev/null; done
+is 'messages' '3 21' "$(metric sse_messages_total) $(metric sse_message_bytes_total)"
+is 'users by state' '0 1' "$(metric 'sse_users{state="connected"}') $(metric 'sse_users{state="disconnected"}')"
+open m m -i
+is 'a stream, and what was lost before it' '1 1 1 1' \
+    "$(metric sse_streams) $(metric sse_streams_opened_total) $(metric sse_gaps_total) $(metric sse_missed_messages_total)"
+is 'what it found waiting is delivered, and has no time' '2 0' \
+    "$(metric sse_deliveries_total) $(metric sse_delivery_duration_seconds_count)"
+post /sse/send/m live >/dev/null
+await saw m live
+is 'what comes live has one' '3 1 1' "$(metric sse_deliveries_total) $(metric sse_delivery_duration_seconds_count) $(
+    metric 'sse_delivery_duration_seconds_bucket{le="+Inf"}')"
+buckets() { awk '/^sse_delivery_duration_seconds_bucket/ { if ($NF < last) bad = 1; last = $NF } END { print last, bad + 0 }' "$tmp/body"; }
+get /metrics >/dev/null
+is 'and is counted in all buckets above it' '1 0' "$(buckets)"
+is 'bytes of a stream: as many as its client got, head and all' "$(wc -c <"$tmp/m.out")" "$(metric sse_stream_bytes_total)"
+is 'one stream too many' 429 "$(status /sse/connect/m)"
+is 'is refused' 1 "$(metric 'sse_refusals_total{reason="max_streams"}')"
+seen=$(last_id m)
+hang_up m
+eventually 'its client left' status_is m Disconnected 0
+post /sse/send/m missed >/dev/null
+open m m -H "Last-Event-ID: $seen"
+is 'a stream that is resumed' '1 1 4' \
+    "$(metric sse_replays_total) $(metric sse_replayed_messages_total) $(metric sse_deliveries_total)"
+open n n
+is 'a full table' 503 "$(status /sse/send/o -d x)"
+is 'is a reason' 1 "$(metric 'sse_refusals_total{reason="max_users"}')"
+hang_up n
+eventually 'a user who left' status_is n Disconnected 0
+is 'makes room' '202 1' "$(status /sse/send/o -d x) $(metric sse_evictions_total)"
+is 'a slot counts on under its next user' 6 "$(metric sse_messages_total)"
+is 'a hold' '200 204 1' "$(status '/sse/disconnect/o?hold=60') $(status /sse/connect/o) $(metric 'sse_refusals_total{reason="held"}')"
+refused 400 'a malformed request' "send:GET /health HTTP/1.1\r\nHost: a b\r\n\r\n"
+is 'is counted' 1 "$(metric 'sse_refusals_total{reason="malformed"}')"
+head -c 65537 /dev/zero | tr '\0' x >"$tmp/65537"
+is 'a body too large' '413 1' "$(status /sse/send/m --data-binary "@$tmp/65537") $(metric 'sse_refusals_total{reason="too_large"}')"
+is 'a foreign page' '403 1' "$(status /sse/users -H 'Origin: http://evil.example') $(metric 'sse_refusals_total{reason="origin"}')"
+is 'requests, by route and status' '6 1 1' "$(metric 'sse_http_requests_total{route="/sse/send/{userId}",code="202"}') $(
+    metric 'sse_http_requests_total{route="/sse/send/{userId}",code="503"}') $(
+    metric 'sse_http_requests_total{route="/sse/connect/{userId}",code="204"}')"
+get '/nowhere?a=1' >/dev/null
+is 'those of no route' 1 "$(metric 'sse_http_requests_total{route="none",code="404"}')"
+sends="POST /sse/send/m HTTP/1.1\r\n${H}Content-Length: 1\r\n\r\nx"
+is 'pipelined ones' '202 202 202 200 closed' "$(answers "send:$sends$sends$sends$LAST")"
+is 'count each' '9 9' "$(metric 'sse_http_requests_total{route="/sse/send/{userId}",code="202"}') $(metric sse_messages_total)"
+is 'HEAD' 200 "$(status /metrics -I)"
+is 'a foreign page may not read them' 403 "$(status /metrics -H 'Origin: http://evil.example')"
+if is_linux; then
+    is 'threads: one accepts, and each connection has one' 3 "$(metric process_threads)"
+    within 'resident memory' 500000 400000000 "$(metric process_resident_memory_bytes)"
+fi
+is 'memory at most, as the first line of the log says' "$(sed -n '1s/^memory: at most \([0-9]*\) .*/\1/p' "$tmp/counted.err")" \
+    "$(metric sse_memory_limit_bytes | awk '{ print int(($1 + 1048575) / 1048576) }')"
+is 'the version' 1 "$(metric "sse_build_info{version=\"$("$SSE" --version | cut -d ' ' -f 2)\"}")"
+if have promtool 'promtool checks them'; then
+    get /metrics >/dev/null
+    is 'promtool finds nothing' '0 ' "$(promtool check metrics <"$tmp/body" >"$tmp/promtool" 2>&1; echo "$? $(cat "$tmp/promtool")")"
+fi
+stop counted
+
+section 'OpenAPI'
+use main
+has 'the description' '200 {"openapi":"3.1.0",' "$(get /openapi.json)"
+is 'is JSON' application/json "$(field content-type)"
+described() { grep -o '"/[^"]*":{"[gp][eo]' "$tmp/body" | cut -d '"' -f 2 | sort | tr '\n' ' '; } # paths
+is 'all routes are in it' '/ /health /metrics /openapi.json /sse/broadcast /sse/connect/{userId} /sse/disconnect/{userId} /sse/send/{userId} /sse/status/{userId} /sse/task-with-obj/{userId} /sse/task/{userId} /sse/users ' \
+    "$(described)"
+has 'its server is whom the client asked' "\"servers\":[{\"url\":\"$URL\"}]" "$(cat "$tmp/body")"
+for default in alice message hello; do
+    has "a default that works: $default" "\"default\":\"$default\"" "$(cat "$tmp/body")"
+done
+get /openapi.json -H 'Host: localhost:99' >/dev/null
+has 'by the name it was asked for' "\"url\":\"$SCHEME://localhost:99\"" "$(cat "$tmp/body")"
+raw 'send:GET /openapi.json HTTP/1.0\r\n\r\n' eof >"$tmp/answer"
+has 'or its own, for a client that tells none' "\"url\":\"$SCHEME://localhost:$PORT\"" "$(cat "$tmp/answer")"
+lacks 'no tokens are asked for' securitySchemes "$(cat "$tmp/answer")"
+if have python3 'the description is JSON'; then
+    get /openapi.json >/dev/null
+    is 'to a strict reader, with no name twice' ok "$(python3 -c '
+import json, sys
+def unique(pairs):
+    names = [name for name, value in pairs]
+    assert len(names) == len(set(names)), names
+    return dict(pairs)
+api = json.load(open(sys.argv[1]), object_pairs_hook=unique)
+ids = [o["operationId"] for p in api["paths"].values() for o in p.values()]
+assert len(ids) == len(set(ids)) == 15, ids
+assert all(o["summary"] and o["responses"] for p in api["paths"].values() for o in p.values())
+print("ok")' "$tmp/body" 2>&1)"
+fi
+
+section 'The page'
+has 'the page' '200 <!doctype html>' "$(get /)"
+is 'is HTML' 'text/html; charset=utf-8 no-store nosniff no-referrer' \
+    "$(field content-type) $(field cache-control) $(field x-content-type-options) $(field referrer-policy)"
+nonce=$(field content-security-policy | sed "s/.*script-src 'nonce-\([0-9a-f]*\)'.*/\1/")
+is 'lets only what it brings itself run' "default-src 'none'; connect-src 'self'; img-src data:; style-src 'nonce-$nonce'; script-src 'nonce-$nonce'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'" \
+    "$(field content-security-policy)"
+within 'by a nonce of 128 bits' 32 32 "${#nonce}"
+is 'which style and script carry' 2 "$(grep -c "^<s[a-z]* nonce='$nonce'>$" "$tmp/body")"
+lacks 'nothing comes from elsewhere' '//' "$(grep -o "\(src\|href\|url\|import\)[=( ].*" "$tmp/body")"
+get / >/dev/null
+lacks 'the next one has another' "$nonce" "$(cat "$tmp/head" "$tmp/body")"
+is 'HEAD' '200 text/html; charset=utf-8' "$(status / -I) $(field content-type)"
+is 'POST' 405 "$(status / -d x)"
+start plain --no-demo
+is '--no-demo leaves it out' 404 "$(status /)"
+get /openapi.json >/dev/null
+is 'and the tasks, in the description as well' '/health /metrics /openapi.json /sse/broadcast /sse/connect/{userId} /sse/disconnect/{userId} /sse/send/{userId} /sse/status/{userId} /sse/users ' \
+    "$(described)"
+stop plain
+use main
 
 # ==== User ids and queries ========================================================================
 
@@ -1822,6 +1966,8 @@ may 403 'the user' "$alice" /sse/status/never-seen
 may 403 'the user' "$alice" /sse/connect/bob
 may 403 'the user' "$alice" /sse/disconnect/bob
 may 403 'the user' "$alice" /sse/users
+may 403 'the user' "$alice" /metrics
+may 200 'the user' "$alice" /openapi.json
 may 403 'the user' "$alice" /sse/send/alice -d x
 may 403 'the user' "$alice" /sse/broadcast -d x
 may 403 'the user' "$alice" /sse/task/alice
@@ -1834,7 +1980,9 @@ may 403 'a publisher' "$publisher" /sse/status/alice
 may 403 'a publisher' "$publisher" /sse/connect/alice
 may 403 'a publisher' "$publisher" /sse/disconnect/alice
 may 403 'a publisher' "$publisher" /sse/users
+may 403 'a publisher' "$publisher" /metrics
 may 200 'an admin' "$admin" /sse/users
+may 200 'an admin' "$admin" /metrics
 may 200 'an admin' "$admin" /sse/status/bob
 may 200 'an admin' "$admin" /sse/connect/bob -I
 may 200 'an admin' "$admin" /sse/disconnect/bob
