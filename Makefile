@@ -4,6 +4,7 @@
 #   make run         builds it and serves on http://127.0.0.1:8080 (ARGS='...' adds options)
 #   make test        builds it, and with OpenSSL as well if that is here, and runs test.sh; needs curl
 #   make bench       measures streams, memory, publishing and stopping
+#   make static      a small static program, build/sse-static; needs musl-gcc (musl-tools)
 #   make install     ./sse as it was built last, to $(DESTDIR)$(PREFIX)/bin
 #   make uninstall   removes it from there
 #   make clean       removes what was built
@@ -11,8 +12,8 @@
 # With TLS=1 the program can speak HTTPS and check tokens; that takes OpenSSL 3 (libssl-dev). Then
 # make run serves on https://localhost:8443, with a certificate that it makes for itself.
 #
-# The usual variables can be set: CC, CFLAGS, LDFLAGS, LDLIBS, PREFIX, DESTDIR. For instance
-#   make CC=musl-gcc LDFLAGS=-static
+# The usual variables can be set: CC, CFLAGS, LDFLAGS, LDLIBS; PREFIX, DESTDIR. For instance
+#   make static CC=aarch64-linux-musl-gcc
 
 CC ?= cc
 CFLAGS ?= -O2
@@ -46,7 +47,7 @@ endif
 TESTERS = $(addprefix $(BUILD)/, sse unit raw bench embed faults)
 HTTPS_TESTERS = $(addprefix $(BUILD)/tls/, sse unit raw bench embed faults)
 
-.PHONY: all run test bench install uninstall clean FORCE
+.PHONY: all run test bench static install uninstall clean FORCE
 
 all: sse
 
@@ -93,6 +94,16 @@ $(BUILD)/localhost.pem: | $(BUILD)/how
 	    -subj /CN=localhost -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1' \
 	    -out $@.new -keyout $(BUILD)/localhost-key.pem
 	mv $@.new $@
+
+static: CC = musl-gcc
+static: CFLAGS = -Os
+static: LDFLAGS = -static -s
+static:
+	@command -v $(firstword $(CC)) >/dev/null || \
+	    { echo 'make static: there is no $(CC); install musl-tools, or name another: CC=...' >&2; exit 1; }
+	@mkdir -p $(BUILD)
+	$(COMPILE) $(TLS_FLAGS) -o $(BUILD)/sse-static sse.c $(LINK) $(TLS_LIBS)
+	@echo "$(BUILD)/sse-static: $$(wc -c <$(BUILD)/sse-static) bytes"
 
 install: sse
 	$(INSTALL) -d $(DESTDIR)$(PREFIX)/bin
