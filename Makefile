@@ -5,19 +5,23 @@
 #   make test        builds it, and with OpenSSL as well if that is here, and runs test.sh; needs curl
 #   make bench       measures streams, memory, publishing and stopping
 #   make static      a small static program, build/sse-static; needs musl-gcc (musl-tools)
-#   make install     ./sse as it was built last, to $(DESTDIR)$(PREFIX)/bin
-#   make uninstall   removes it from there
+#   make install     ./sse as it was built last, and its page sse(1)
+#   make uninstall   removes both
 #   make clean       removes what was built
 #
 # With TLS=1 the program can speak HTTPS and check tokens; that takes OpenSSL 3 (libssl-dev). Then
 # make run serves on https://localhost:8443, with a certificate that it makes for itself.
 #
-# The usual variables can be set: CC, CFLAGS, LDFLAGS, LDLIBS; PREFIX, DESTDIR. For instance
+# The usual variables can be set: CC, CFLAGS, LDFLAGS, LDLIBS; PREFIX, MANDIR, UNITDIR, DESTDIR. For
+# instance
 #   make static CC=aarch64-linux-musl-gcc
+#   make install PREFIX=/usr DESTDIR=/tmp/package
 
 CC ?= cc
 CFLAGS ?= -O2
 PREFIX ?= /usr/local
+MANDIR ?= $(PREFIX)/share/man
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 INSTALL ?= install
 BUILD ?= build
 
@@ -105,12 +109,24 @@ static:
 	$(COMPILE) $(TLS_FLAGS) -o $(BUILD)/sse-static sse.c $(LINK) $(TLS_LIBS)
 	@echo "$(BUILD)/sse-static: $$(wc -c <$(BUILD)/sse-static) bytes"
 
-install: sse
-	$(INSTALL) -d $(DESTDIR)$(PREFIX)/bin
-	$(INSTALL) -m 755 sse $(DESTDIR)$(PREFIX)/bin/sse
+# Page and unit name the folders they go to, which may be others each time. They are made anew, not
+# written over: where root made them last, the owner of the folder can still do it.
+FILL = sed -e 's,@PREFIX@,$(PREFIX),g' -e 's,@UNITDIR@,$(UNITDIR),g'
+
+# The page's options are what --help says. A program for another machine cannot be asked.
+$(BUILD)/sse.1: packaging/sse.1.in packaging/options.awk sse FORCE
+	@rm -f $@ $@.options
+	@if ./sse --help 2>/dev/null | awk -f packaging/options.awk >$@.options; then \
+	    $(FILL) -e '/^@OPTIONS@$$/{r $@.options' -e 'd;}' packaging/sse.1.in >$@; \
+	else echo 'no man page: it takes a ./sse that runs on this machine'; fi
+
+install: sse $(BUILD)/sse.1
+	$(INSTALL) -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(MANDIR)/man1'
+	$(INSTALL) -m 755 sse '$(DESTDIR)$(PREFIX)/bin/sse'
+	[ ! -e $(BUILD)/sse.1 ] || $(INSTALL) -m 644 $(BUILD)/sse.1 '$(DESTDIR)$(MANDIR)/man1/sse.1'
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/sse
+	rm -f '$(DESTDIR)$(PREFIX)/bin/sse' '$(DESTDIR)$(MANDIR)/man1/sse.1'
 
 clean:
 	rm -rf sse $(BUILD)
