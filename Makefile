@@ -5,8 +5,8 @@
 #   make test        builds it, and with OpenSSL as well if that is here, and runs test.sh; needs curl
 #   make bench       measures streams, memory, publishing and stopping
 #   make static      a small static program, build/sse-static; needs musl-gcc (musl-tools)
-#   make install     ./sse as it was built last, and its page sse(1)
-#   make uninstall   removes both
+#   make install     ./sse as it was built last, its page sse(1), and sse.service for systemd
+#   make uninstall   removes these three
 #   make clean       removes what was built
 #
 # With TLS=1 the program can speak HTTPS and check tokens; that takes OpenSSL 3 (libssl-dev). Then
@@ -120,13 +120,18 @@ $(BUILD)/sse.1: packaging/sse.1.in packaging/options.awk sse FORCE
 	    $(FILL) -e '/^@OPTIONS@$$/{r $@.options' -e 'd;}' packaging/sse.1.in >$@; \
 	else echo 'no man page: it takes a ./sse that runs on this machine'; fi
 
-install: sse $(BUILD)/sse.1
-	$(INSTALL) -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(MANDIR)/man1'
+$(BUILD)/sse.service: packaging/sse.service.in $(BUILD)/how-sse FORCE
+	@rm -f $@
+	@$(FILL) packaging/sse.service.in >$@
+
+install: sse $(BUILD)/sse.1 $(BUILD)/sse.service
+	$(INSTALL) -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(MANDIR)/man1' '$(DESTDIR)$(UNITDIR)'
 	$(INSTALL) -m 755 sse '$(DESTDIR)$(PREFIX)/bin/sse'
 	[ ! -e $(BUILD)/sse.1 ] || $(INSTALL) -m 644 $(BUILD)/sse.1 '$(DESTDIR)$(MANDIR)/man1/sse.1'
+	$(INSTALL) -m 644 $(BUILD)/sse.service '$(DESTDIR)$(UNITDIR)/sse.service'
 
 uninstall:
-	rm -f '$(DESTDIR)$(PREFIX)/bin/sse' '$(DESTDIR)$(MANDIR)/man1/sse.1'
+	rm -f '$(DESTDIR)$(PREFIX)/bin/sse' '$(DESTDIR)$(MANDIR)/man1/sse.1' '$(DESTDIR)$(UNITDIR)/sse.service'
 
 clean:
 	rm -rf sse $(BUILD)
