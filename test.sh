@@ -293,6 +293,22 @@ fi
 launch unit "$TOOLS/unit"
 launch embed "$TOOLS/embed"
 
+# What is installed, from a copy of the sources: it must not take the place of a ./sse that is here.
+installs() { ! over_https && [ -z "$SANITIZED" ]; }
+made() { # MAKE-ARGUMENTS...: there, and without what this make was told
+    (
+        unset MAKEFLAGS MFLAGS MAKELEVEL MANDIR UNITDIR
+        make -C "$tmp/tree" BUILD=build "$@"
+    )
+}
+DEST=$tmp/'a root'
+if installs; then
+    mkdir "$tmp/tree"
+    cp -R sse.c Makefile packaging "$tmp/tree"
+    launch installed made install DESTDIR="$DEST" PREFIX=/opt/sse
+    ! command -v musl-gcc >/dev/null || launch static-build made static
+fi
+
 # The two demo tasks at full pace, with GET and with POST, on a server of their own.
 start demo --quiet
 for method in GET POST; do
@@ -2600,6 +2616,73 @@ elif have "${CC%% *}" 'a host that is compiled apart'; then
         fi
         ;;
     esac
+fi
+
+section 'Installed'
+in_dest() { (cd "$DEST" && find . -type f | sort | tr '\n' ' '); }
+remade() { made "$@" >"$tmp/remade" 2>&1; echo $?; } # MAKE-ARGUMENTS...
+page=$DEST/opt/sse/share/man/man1/sse.1 service=$DEST/opt/sse/lib/systemd/system/sse.service
+three='./opt/sse/bin/sse ./opt/sse/lib/systemd/system/sse.service ./opt/sse/share/man/man1/sse.1 '
+if installs; then
+    is 'make install, to a folder with a space' 0 "$(ended installed)"
+    is 'puts the program, its page and its unit there' "$three" "$(in_dest)"
+    "$DEST/opt/sse/bin/sse" --help >"$tmp/help"
+    is 'the page has the options of --help' "$(sed -n 's/^  ... --\([a-z-]*\).*/\1/p' "$tmp/help")" \
+        "$(sed -n 's/^\.It .*Fl Fl \\&\([a-z\\-]*\).*/\1/p' "$page" | sed 's/\\//g')"
+    is 'and what it says of each' "$(sed -n 's/^  ... --.\{24\}//p' "$tmp/help")" "$(sed -n 's/^\\&//p' "$page")"
+    is 'whatever an option to come is called' '.It Fl \&x , Fl Fl \&an\-option Ar \&FILE|\&.a \e -- b|' \
+        "$(printf '  -x, --an-option FILE          .a \\ -- b\n' | awk -f packaging/options.awk | tr '\n' '|')"
+    is 'page and unit name the folder of the program' '1 1' \
+        "$(grep -c '^\.Pa /opt/sse/bin/sse ' "$page") $(grep -c '^ExecStart=/opt/sse/bin/sse ' "$service")"
+    is 'and the page that of the unit' 1 "$(grep -c '^\.It Pa /opt/sse/lib/systemd/system/sse.service$' "$page")"
+    is 'nothing is left to fill in' '' "$(grep '@[A-Z]' "$page" "$service")"
+    if have mandoc 'the page is clean for mandoc'; then
+        is 'the page is clean for mandoc' '' "$(mandoc -Tlint -W warning "$page" 2>&1)"
+        has 'and shows an option as --help does' '-p, --port N' "$(mandoc -Tascii "$page" | awk '{ gsub(/.\010/, ""); print }')"
+    fi
+    if have groff 'the page is clean for groff'; then
+        is 'the page is clean for groff' '' "$(groff -mdoc -Tutf8 -ww "$page" 2>&1 >/dev/null)"
+    fi
+    if have systemd-analyze 'systemd takes the unit'; then
+        if systemd-analyze --help | grep -q -e --offline; then
+            is 'make install to another prefix' 0 "$(remade install PREFIX="$tmp/prefix")"
+            cp "$tmp/prefix/lib/systemd/system/sse.service" "$tmp"
+            is 'systemd takes the unit' '' \
+                "$(systemd-analyze verify --man=no --recursive-errors=no "$tmp/sse.service" 2>&1 | grep -e sse)"
+            is 'which exposes little' 0 \
+                "$(systemd-analyze security --offline=true --threshold=15 "$tmp/sse.service" >"$tmp/exposure" 2>&1; echo $?)"
+        else
+            skip 'systemd takes the unit' 'it takes systemd 250'
+        fi
+    fi
+
+    touch "$tmp/since"
+    mv "$tmp/tree/build/sse.1" "$tmp/kept" && ln "$tmp/kept" "$tmp/tree/build/sse.1"
+    is 'make install once more' 0 "$(remade install DESTDIR="$DEST" PREFIX=/opt/sse)"
+    is 'with the same result' "$three" "$(in_dest)"
+    is 'builds no program' '' "$(find "$tmp/tree/sse" -newer "$tmp/since")"
+    is 'and makes the page anew, since it may be owned by root' "$tmp/tree/build/sse.1" \
+        "$(find "$tmp/tree/build/sse.1" -links 1)"
+    is 'make uninstall' 0 "$(remade uninstall DESTDIR="$DEST" PREFIX=/opt/sse)"
+    is 'leaves nothing' '' "$(in_dest)"
+    echo 'exit 1' >"$tmp/tree/sse"
+    is 'a program that does not run here' 0 "$(remade install DESTDIR="$DEST" PREFIX=/opt/sse)"
+    is 'is installed without a page' "${three% ./*}" "$(in_dest | sed 's/ $//')"
+    is 'which is told' 1 "$(grep -c '^no man page: ' "$tmp/remade")"
+
+    is 'make static without its compiler fails' 2 "$(remade static CC=no-such-cc)"
+    is 'and says what to install' 1 "$(grep -c 'install musl-tools' "$tmp/remade")"
+    if have musl-gcc 'make static'; then
+        static=$tmp/tree/build/sse-static
+        is 'make static' 0 "$(ended static-build)"
+        has 'tells the size' "build/sse-static: $(wc -c <"$static" | tr -d ' ') bytes" "$(cat "$tmp/static-build.out")"
+        ! have readelf 'it is static' || is 'it is static' '' "$(readelf -lW "$static" 2>&1 | grep -e INTERP -e DYNAMIC -e rror)"
+        dynamic=$SSE SSE=$static
+        start static
+        is 'and serves' 200 "$(status /health)"
+        stop static
+        SSE=$dynamic
+    fi
 fi
 
 section 'Over HTTPS'
