@@ -71,6 +71,12 @@
  * without it the program has neither HTTPS nor tokens, and refuses the options. Whatever runs out,
  * memory in OpenSSL's hands included, costs a connection and not the program.
  *
+ * TO CHANGE SOMETHING
+ *
+ * The keep-alive's text is KEEP_ALIVE_TEXT, under Streams. A new route is a line of ROUTES and its
+ * handler, a new option a line of OPTIONS and a field of struct sse_config, a new number in the
+ * metrics a line of TALLIES. Whatever shows them, --help, /openapi.json and the page, follows.
+ *
  * LIMITS
  *
  * What a user may want to change is an option (OPTIONS, struct sse_config). What the protocol or
@@ -109,6 +115,9 @@
  *     Exchanges ............. one request and its answer, from head to body to handler
  *     Handlers .............. what the routes do
  *     Demo .................. two long tasks, written as an embedder would
+ *     Metrics ............... what was counted, for Prometheus
+ *     OpenAPI ............... the routes, described for programs
+ *     Page .................. what a browser shows at /
  *     Routes ................ one table of them, and those of an embedder
  *     Connections ........... slots, threads, idle ones that make room
  *     Options ............... one table of them
@@ -207,7 +216,7 @@ struct sse_config {
      * glibc by the program's thread-local storage. */
     unsigned stack_bytes;
     bool heartbeat_comment;  /* keep-alives as comments rather than as messages */
-    bool demo;               /* serve the demo routes */
+    bool demo;               /* serve the page and the demo tasks */
     bool access_log;         /* one line to log() per request */
     const char *const *cors; /* origins whose pages may use the server: cors_count, borrowed too */
     size_t cors_count;
@@ -3060,12 +3069,13 @@ static bool log_append(struct log *log, uint64_t epoch, struct slice event, stru
  * the user's mutex may call it: a sender for a stream that has kept up, its own thread for one
  * that has not. Nobody ever waits for a socket there. */
 
-static const char KEEP_ALIVE[] = "data: <3: Keep alive\n\n";
-static const char KEEP_ALIVE_COMMENT[] = ": <3: Keep alive\n\n";
+#define KEEP_ALIVE_TEXT "<3: Keep alive"
 
+/* As a message or as a comment (WHATWG HTML section 9.2.5), for which a browser tells nobody. */
 static struct slice keep_alive(const struct sse_config *config)
 {
-    return slice_of(config->heartbeat_comment ? KEEP_ALIVE_COMMENT : KEEP_ALIVE);
+    return slice_of(config->heartbeat_comment ? ": " KEEP_ALIVE_TEXT "\n\n"
+                                              : "data: " KEEP_ALIVE_TEXT "\n\n");
 }
 
 /* Makes the stream's thread look. Shutting the socket for reading, which says nothing to the
@@ -6074,7 +6084,7 @@ static const struct config_option OPTIONS[] = {
     {0, "key", "FILE", "its private key, in PEM form too; likewise", SWITCH(OPTION_KEY)},
     {0, "auth-secret", "FILE", "require JSON Web Tokens signed with the file's bytes; likewise",
      SWITCH(OPTION_SECRET)},
-    {0, "no-demo", NULL, "leave out the demo routes", SWITCH(OPTION_NO_DEMO)},
+    {0, "no-demo", NULL, "leave out the page and the demo tasks", SWITCH(OPTION_NO_DEMO)},
     {'q', "quiet", NULL, "no access log", SWITCH(OPTION_QUIET)},
     {'V', "version", NULL, "print the version and exit", SWITCH(OPTION_VERSION)},
     {'h', "help", NULL, "print this and exit", SWITCH(OPTION_HELP)},
