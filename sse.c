@@ -4501,8 +4501,8 @@ static bool exchange_run(struct sse_exchange *x, int verdict)
     int status;
 
     x->type = "application/json";
-    x->answer = text_over(c->buffers->scratch, SSE_SCRATCH_BYTES);
-    x->fields = text_over(c->buffers->fields, SSE_OWN_FIELDS_BYTES);
+    x->answer = text_over(x->conn->buffers->scratch, SSE_SCRATCH_BYTES);
+    x->fields = text_over(x->conn->buffers->fields, SSE_OWN_FIELDS_BYTES);
     x->is_head = slice_is(x->request.method, "HEAD");
     x->close = verdict < 0 || !http_persists(&x->request);
     status = verdict < 0 ? exchange_abandon(x, -verdict) : exchange_answer(x);
