@@ -5202,7 +5202,8 @@ static void describe_parameter(struct sse_exchange *x, const char *name, const c
     }
 }
 
-/* What is answered if all is well; any other status comes with a problem document. */
+/* What is answered if all is well; an error comes with a problem document. What an embedder's
+ * handler answers only that knows. */
 static void describe_answers(struct sse_exchange *x, const struct route *route)
 {
     describe(x, ",'responses':{");
@@ -5216,7 +5217,12 @@ static void describe_answers(struct sse_exchange *x, const struct route *route)
         describe(x, CONTENTS[i].schema);
         describe(x, "}}}},");
     }
-    describe(x, "'default':{'$ref':'#/components/responses/Problem'}}");
+    if (route->is_stream)
+        describe(x, "'204':{'description':'the user is to stay away: see hold'},");
+    if (!route->gives)
+        describe(x, "'default':{'description':'of the program around'},");
+    describe(x, "'4XX':{'$ref':'#/components/responses/Problem'},"
+                "'5XX':{'$ref':'#/components/responses/Problem'}}");
 }
 
 /* One method of a route. */
