@@ -5313,9 +5313,9 @@ static const char PAGE_STYLE[] =
     "@media (prefers-color-scheme: dark) {\n"
     "  :root { --dim: #bbb; --good: #7fdc8a; --bad: #ff9c9c } }\n"
     "body { font: 1rem/1.45 system-ui, sans-serif; max-width: 80rem; margin: 0 auto;\n"
-    "  padding: 0 1rem 3rem } [hidden] { display: none !important }\n"
+    "  padding: 0 1rem 3rem; background: Canvas } [hidden] { display: none !important }\n"
     "h2 { margin: 2rem 0 .3rem } h3 { margin: 0; font-size: 1rem; overflow-wrap: anywhere }\n"
-    "p { margin: .3rem 0 .7rem; max-width: 65ch } th, td { text-align: left; padding: 0 .5rem }\n"
+    "p { margin: .3rem 0 .7rem; max-width: 65ch } table { border-collapse: collapse }\n"
     "code, output, .log { font: .85rem/1.4 ui-monospace, monospace; overflow-wrap: anywhere }\n"
     "form, .row { display: flex; flex-wrap: wrap; gap: .6rem; align-items: end; margin: .5rem 0 }\n"
     ".row > span { flex: 1 } label { display: grid; font-size: .85rem } .check { display: flex }\n"
@@ -5326,10 +5326,11 @@ static const char PAGE_STYLE[] =
     "article { border: 1px solid #8888; border-radius: .5rem; padding: .7rem; min-width: 0 }\n"
     ".log, output { display: block; overflow: auto; white-space: pre-wrap; margin: .5rem 0 0;\n"
     "  padding: 0; list-style: none; max-height: 15rem } .log { height: 15rem }\n"
-    ".log li, td { border-top: 1px solid #8888; overflow-wrap: anywhere }\n"
+    ".log li, td { border-top: 1px solid #8888 } td:first-child { overflow-wrap: anywhere }\n"
     ".log div { margin: 0 1rem } i, .dim, .keep-alive, .retry { color: var(--dim) }\n"
     ".good, .message b { color: var(--good) } .bad, .gap b, .refused b { color: var(--bad) }\n"
-    ".quiet .keep-alive { display: none } .check { align-items: center; min-height: 2.5rem }\n"
+    "th, td { text-align: left; padding: 0 .6rem 0 0 } .quiet .keep-alive { display: none }\n"
+    ".check { align-items: center; min-height: 2.5rem }\n"
     ".said { position: absolute; width: 1px; overflow: hidden; clip-path: inset(50%) }\n";
 
 static const char PAGE_BODY[] =

@@ -1,73 +1,88 @@
 // browsers - Chromium and Firefox for tests, one like the other.
 //
-//     npm install --prefix DIR puppeteer-core
+//     npm install --prefix DIR playwright-core puppeteer-core
 //
 //     import { launch } from "./browsers.mjs";
 //     const browser = await launch("firefox", DIR, { dark: true });
 //     const page = await browser.page({ width: 320, height: 640 });
 //     await page.goto("http://127.0.0.1:8080/");
-//     await page.waitForFunction((n) => window.got.length >= n, {}, 3);
+//     await page.until((n) => window.got.length >= n, 3);
 //     if (page.problems.length) ...
 //     await browser.close();
 //
-// Each page is in a context of its own: it shares neither cookies nor storage with another. What a
-// page throws, and what it or the browser writes to the console as an error, is in its `problems`.
-// Both browsers are the system's own, and puppeteer-core, whose pages these are, speaks to Chromium
-// over its debugging protocol and to Firefox over WebDriver BiDi. Firefox cannot change all of it once
-// it runs: the color scheme is a preference there, so all pages of one Firefox are dark or none is, and
-// emulateMediaFeatures() and setJavaScriptEnabled() throw.
+// Both browsers are the system's own. Chromium is driven through playwright-core; that would want a
+// Firefox of its own making, so Firefox is driven through puppeteer-core, over WebDriver BiDi. Of what
+// the pages of both can do, this takes what is the same: goto, evaluate with one argument, click, focus,
+// keyboard.type and .press, screenshot; and adds until(), which polls in the page. Each page is in a
+// context of its own: it shares neither cookies nor storage with another. What a page throws, and what
+// it or the browser writes to the console as an error, is in its `problems`.
 
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 
 const programs = { chromium: "/usr/bin/chromium", firefox: "/usr/bin/firefox-esr" };
-const load = (modules) => createRequire(path.resolve(modules, "here"))("puppeteer-core");
+const drivers = { chromium: "playwright-core", firefox: "puppeteer-core" };
+const load = (name, modules) => createRequire(path.resolve(modules, "here"))(drivers[name]);
+const patience = 30000;
 
 // What is missing to launch that browser; nothing if it can be.
 export function missing(name, modules) {
   if (!existsSync(programs[name])) return programs[name];
   try {
-    load(modules);
+    load(name, modules);
   } catch {
-    return "puppeteer-core";
+    return drivers[name];
   }
 }
 
-// `dark` is for all of its pages; with `insecure` it takes any certificate.
-export async function launch(name, modules, { dark = false, insecure = false } = {}) {
-  const firefox = name === "firefox";
-  const browser = await load(modules).launch({
-    browser: firefox ? "firefox" : "chrome",
-    executablePath: programs[name],
-    headless: true,
+function watched(page) {
+  page.problems = [];
+  page.on("pageerror", (error) => page.problems.push(error.message));
+  page.on("console", (message) => message.type() === "error" && page.problems.push(message.text()));
+  return page;
+}
+
+async function chromium(modules, { dark, insecure }) {
+  const browser = await load("chromium", modules).chromium.launch({
+    executablePath: programs.chromium,
+    args: ["--disable-features=LocalNetworkAccessChecks", "--no-sandbox", "--disable-gpu", "--disable-quic"],
+  });
+  return {
+    close: () => browser.close(),
+    async page(viewport) {
+      const page = await browser.newPage({ viewport, ignoreHTTPSErrors: insecure, colorScheme: dark ? "dark" : "light" });
+      page.until = (condition, argument) => page.waitForFunction(condition, argument, { timeout: patience });
+      return watched(page);
+    },
+  };
+}
+
+// Its color scheme is a preference, so all pages of one Firefox are dark or none is.
+async function firefox(modules, { dark, insecure }) {
+  const browser = await load("firefox", modules).launch({
+    browser: "firefox",
+    executablePath: programs.firefox,
     acceptInsecureCerts: insecure,
     timeout: 60000,
-    args: firefox
-      ? []
-      : ["--disable-features=LocalNetworkAccessChecks", "--no-sandbox", "--disable-gpu", "--disable-quic"],
     extraPrefsFirefox: {
       "devtools.jsonview.enabled": false, // its viewer of JSON lets no script in
       "layout.css.prefers-color-scheme.content-override": dark ? 0 : 1,
     },
   });
   return {
-    name,
-    version: await browser.version(),
     close: () => browser.close(),
-    async page({ width = 1024, height = 768 } = {}) {
+    async page(viewport) {
       const page = await (await browser.createBrowserContext()).newPage();
-      page.setDefaultTimeout(30000);
-      page.problems = [];
-      page.on("pageerror", (error) => page.problems.push(error.message));
-      page.on("console", (message) => {
-        if (message.type() === "error") page.problems.push(message.text());
-      });
-      await page.setViewport({ width, height });
-      if (!firefox) {
-        await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: dark ? "dark" : "light" }]);
-      }
-      return page;
+      await page.setViewport(viewport);
+      page.until = (condition, argument) => page.waitForFunction(condition, { timeout: patience }, argument);
+      return watched(page);
     },
   };
+}
+
+// `dark` is for all of its pages; with `insecure` it takes any certificate.
+export async function launch(name, modules, { dark = false, insecure = false } = {}) {
+  const browser = await { chromium, firefox }[name](modules, { dark, insecure });
+  return { name, close: browser.close, page: ({ width = 1024, height = 768 } = {}) => browser.page({ width, height }) };
 }

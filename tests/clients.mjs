@@ -1,6 +1,6 @@
 // clients - clients that people use, each taken through a lost stream and a restart.
 //
-//     npm install --prefix DIR eventsource eventsource-parser puppeteer-core
+//     npm install --prefix DIR eventsource eventsource-parser playwright-core puppeteer-core
 //     node tests/clients.mjs ./sse DIR [NAME...]
 //
 // Every client has a server of its own, and all run at once. What must arrive, in this order, each

@@ -1,0 +1,375 @@
+// page - is the page at / what it says, in Chromium and in Firefox?
+//
+//     npm install --prefix DIR playwright-core puppeteer-core axe-core
+//     node tests/page.mjs ./sse DIR [chromium|firefox [SHOTS]]
+//
+// Takes a build with OpenSSL, for the part with tokens. In that browser, or both, with a real server: every
+// route is listed and can be tried, and its line for curl does the same in a shell; streams are opened
+// by keyboard and closed, several at once, and show every kind of event; users are shown as they come;
+// when the server is stopped and started again the page says so, is back by itself and shows that
+// messages may be missing. Nothing that is sent to a user runs as a script; axe-core finds nothing, in
+// light and dark and on the width of a phone. Delays from a send to the page are printed, not judged.
+// With SHOTS, a folder, screenshots go there. A browser that is missing is skipped; with CI=true that
+// is a failure. Prints "page: ok", or what was wrong, and exits 0 or 1.
+
+import { execFile, spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createHmac } from "node:crypto";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { launch, missing } from "./browsers.mjs";
+
+const [program, modules, chosen, shots] = process.argv.slice(2);
+const axe = readFileSync(createRequire(path.resolve(modules, "here")).resolve("axe-core/axe.min.js"), "utf8");
+const folder = mkdtempSync(path.join(tmpdir(), "sse-page."));
+process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+const problems = [];
+let now; // what is being looked at
+
+function is(what, expected, got) {
+  if (got !== expected) problems.push(`${now}: ${what}: expected ${JSON.stringify(expected)}, got ${JSON.stringify(got)}`);
+}
+
+// ---- The server --------------------------------------------------------------------------------
+
+function start(port, ...options) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, ["-q", "--port", String(port), "--retry", "300", "--heartbeat", "1", ...options], {
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+    const ended = new Promise((done) => child.on("exit", done));
+    child.on("error", reject);
+    ended.then(() => reject(new Error("the server does not start")));
+    child.stdout.on("data", (line) => {
+      const url = /http:\S+/.exec(line.toString())[0];
+      resolve({
+        url,
+        port: Number(new URL(url).port),
+        ask: (at, body) => fetch(url + at, { method: body === undefined ? "GET" : "POST", body }),
+        stop: () => child.kill("SIGTERM") && ended,
+      });
+    });
+  });
+}
+
+// ---- What the page shows -----------------------------------------------------------------------
+
+// The newest stream of that user: its state, and its log as "kind id event data".
+const stream = (page, user) =>
+  page.evaluate((user) => {
+    const card = [...document.querySelectorAll("#streams article")].find((a) => a.querySelector("h3").textContent === user);
+    const rows = [...card.querySelectorAll("li")].map((li) => {
+      const [, id = "", event = ""] = / id \S+-(\d+)(?: event (\S+))?/.exec(li.childNodes[2].textContent + li.childNodes[3].textContent) ?? [];
+      return { kind: li.className, id, event, data: li.querySelector("div").textContent };
+    });
+    return { state: card.querySelector("span").textContent, rows };
+  }, user);
+
+// Waits until the newest stream of that user shows so many events of a kind, or its state begins so.
+const shows = (page, user, kind, count = 1) =>
+  page.until(
+    ([user, kind, count]) => {
+      const card = [...document.querySelectorAll("#streams article")].find((a) => a.querySelector("h3").textContent === user);
+      return card?.querySelectorAll(`li.${kind}`).length >= count;
+    },
+    [user, kind, count],
+  );
+const stateIs = (page, user, state) =>
+  page.until(
+    ([user, state]) =>
+      [...document.querySelectorAll("#streams article")]
+        .find((a) => a.querySelector("h3").textContent === user)
+        ?.querySelector("span")
+        .textContent.startsWith(state),
+    [user, state],
+  );
+const serverIs = (page, words) => page.until((words) => document.getElementById("server").textContent.startsWith(words), words);
+const userIs = (page, ...cells) =>
+  page.until((row) => [...document.querySelectorAll("#users tr")].some((tr) => [...tr.cells].map((td) => td.textContent).join() === row), cells.join());
+
+// The card of a route: presses one of its buttons, and tells what it shows.
+const press = (page, route, button) =>
+  page.evaluate(
+    ([route, button]) => {
+      const card = [...document.querySelectorAll("#routes article")].find((a) => a.querySelector("h3").textContent === route);
+      [...card.querySelectorAll("button")].find((b) => b.textContent === button).click();
+    },
+    [route, button],
+  );
+const fill = (page, route, label, value) =>
+  page.evaluate(
+    ([route, label, value]) => {
+      const card = [...document.querySelectorAll("#routes article")].find((a) => a.querySelector("h3").textContent === route);
+      const field = [...card.querySelectorAll("label")].find((l) => l.textContent.startsWith(label)).querySelector("input, textarea");
+      field.value = value;
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    },
+    [route, label, value],
+  );
+const output = async (page, route, begins) => {
+  await page.until(
+    ([route, begins]) =>
+      [...document.querySelectorAll("#routes article")]
+        .find((a) => a.querySelector("h3").textContent === route)
+        .querySelector("output")
+        .textContent.startsWith(begins),
+    [route, begins],
+  );
+  return (await cards(page)).find((card) => card.name === route).output;
+};
+const cards = (page) =>
+  page.evaluate(() =>
+    [...document.querySelectorAll("#routes article")].map((a) => ({
+      name: a.querySelector("h3").textContent,
+      curl: a.querySelector("code").textContent,
+      output: a.querySelector("output").textContent,
+    })),
+  );
+
+// Goes with the Tab key to what has this label or text; somebody without a mouse must get there.
+async function tabTo(page, label) {
+  const at = () =>
+    page.evaluate(() => {
+      const e = document.activeElement;
+      return e.labels?.[0]?.textContent.trim() || e.ariaLabel || e.textContent.trim();
+    });
+  for (let i = 0; i < 200; i++) {
+    if ((await at()) === label) return;
+    await page.keyboard.press("Tab");
+  }
+  problems.push(`${now}: the Tab key does not lead to ${label}`);
+}
+
+async function accessible(page) {
+  await page.evaluate(axe);
+  const found = await page.evaluate(async () => (await window.axe.run()).violations.map((v) => `${v.id} (${v.nodes.map((n) => n.target).slice(0, 3)})`));
+  is("what axe-core finds", "", found.join("; "));
+  is("wider than its window", false, await page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth));
+}
+
+const shoot = (page, name) => shots && page.screenshot({ path: path.join(shots, `${name}.png`), fullPage: true });
+
+function shell(line, environment = {}) {
+  return new Promise((resolve) => {
+    const env = { ...process.env, ...environment };
+    execFile("sh", ["-c", `${line.replace("curl", "curl -qs --noproxy '*' -m 2 -w ' %{http_code}'")}`], { env }, (error, out) => resolve(out));
+  });
+}
+
+// ---- What it must do ---------------------------------------------------------------------------
+
+async function routes(page, server) {
+  const api = await (await server.ask("/openapi.json")).json();
+  const listed = Object.entries(api.paths).flatMap(([at, methods]) => Object.keys(methods).map((m) => `${m.toUpperCase()} ${at}`));
+  await page.until((n) => document.querySelectorAll("#routes article").length === n, listed.length);
+  is("the routes", listed.join(), (await cards(page)).map((card) => card.name).join());
+
+  await press(page, "POST /sse/send/{userId}", "Try");
+  is("a receipt", true, /^202 \{"id":"[0-9a-f]+-1","user":"alice","status":"Disconnected"/.test(await output(page, "POST /sse/send/{userId}", "202")));
+  await press(page, "GET /sse/status/{userId}", "Try");
+  is("a status", '200 {"user":"alice","status":"Disconnected","streams":0,"queued":1}\n', await output(page, "GET /sse/status/{userId}", "200"));
+  await fill(page, "GET /sse/status/{userId}", "userId", "no/body's ünï");
+  await press(page, "GET /sse/status/{userId}", "Try");
+  is("an error", true, (await output(page, "GET /sse/status/{userId}", "404")).includes("user 'no/body's ünï' was never seen here"));
+
+  await fill(page, "POST /sse/send/{userId}", "userId", "shell");
+  await fill(page, "POST /sse/send/{userId}", "event", "");
+  await fill(page, "POST /sse/send/{userId}", "body", "@it's \"$HOME\" `x`\n\\2");
+  for (const { name } of await cards(page)) if (name.includes("/sse/task")) await fill(page, name, "userId", "runner");
+  const lines = async (cards) => {
+    for (const [i, out] of (await Promise.all(cards.map(({ curl }) => shell(curl)))).entries()) {
+      const { name, curl } = cards[i];
+      const wanted = name === "GET /sse/status/{userId}" ? " 404" : name.includes("/sse/task") ? " 000" : /send|broadcast/.test(name) ? " 202" : " 200";
+      if (!out.endsWith(wanted)) problems.push(`${now}: ${curl} gives ${out.slice(-100)}`);
+    }
+  };
+  const all = await cards(page);
+  await lines(all.slice(0, 1)); // a stream, which takes what waits for alice
+  await lines(all.slice(1));
+  const sent = await shell(`curl -N ${server.url}/sse/connect/shell`);
+  is("what the shell sent", true, sent.includes('data: @it\'s "$HOME" `x`\ndata: \\2\n\n'));
+  await fill(page, "POST /sse/send/{userId}", "userId", "alice");
+  await fill(page, "POST /sse/send/{userId}", "body", "hello");
+}
+
+async function streams(page, server) {
+  await page.evaluate(() => document.activeElement.blur());
+  await tabTo(page, "User");
+  await page.keyboard.press("Enter");
+  await shows(page, "alice", "keep-alive");
+  await stateIs(page, "alice", "open, reconnects: 0");
+  await shows(page, "alice", "message"); // what waited: a broadcast from a shell, whose stream had the one before
+  is("the log has the focus", "Log of alice", await page.evaluate(() => document.activeElement.ariaLabel));
+  const before = (await stream(page, "alice")).rows;
+  is("its log", "retry,connected,keep-alive,message", before.slice(0, 4).map((row) => row.kind).join());
+  is("its retry", "300 ms", before[0].data);
+
+  const bodies = ["<img src=x onerror='window.hit=1'>", "two\nlines", "{\"a\": 1}", "", " space ", "🙂 é"];
+  for (const body of bodies) await server.ask("/sse/send/alice?event=tick", body);
+  await shows(page, "alice", "message", 1 + bodies.length);
+  const messages = (await stream(page, "alice")).rows.filter((row) => row.kind === "message").slice(1);
+  is("messages", JSON.stringify(bodies), JSON.stringify(messages.map((row) => row.data)));
+  is("their ids", bodies.map((_, i) => 3 + i).join(), messages.map((row) => row.id).join());
+  is("their event", "tick", messages[0].event);
+  is("what they run", undefined, await page.evaluate(() => window.hit));
+  await shows(page, "alice", "keep-alive", 3);
+
+  await press(page, "POST /sse/disconnect/{userId}", "Try");
+  await shows(page, "alice", "disconnected");
+  await server.ask("/sse/send/alice", "while it was away");
+  await stateIs(page, "alice", "open, reconnects: 1");
+  await shows(page, "alice", "message", 2 + bodies.length);
+  is("lost by that", 0, (await stream(page, "alice")).rows.filter((row) => row.kind === "gap").length);
+
+  for (let i = 0; i < 70; i++) await server.ask("/sse/send/bob", `${i}`);
+  await userIs(page, "bob", "Disconnected", "0", "64");
+  await fill(page, "GET /sse/connect/{userId}", "userId", "bob");
+  await press(page, "GET /sse/connect/{userId}", "Try");
+  await shows(page, "bob", "message", 64);
+  is("a gap", '{"missed":6}', (await stream(page, "bob")).rows.find((row) => row.kind === "gap").data);
+  await userIs(page, "bob", "Connected", "1", "0");
+  await server.ask("/sse/disconnect/bob?hold=60");
+  await stateIs(page, "bob", "held");
+  await userIs(page, "bob", "Disconnected", "0", "0");
+  await server.ask("/sse/send/wait%20ing", "x");
+  await userIs(page, "wait ing", "Disconnected", "0", "1");
+}
+
+async function many(page, server) {
+  const open = (user) =>
+    page.evaluate((user) => {
+      document.getElementById("who").value = user;
+      document.querySelector("#opener button").click();
+    }, user);
+  for (const user of ["c1", "c2", "c3"]) {
+    await open(user);
+    await stateIs(page, user, "open");
+  }
+  await open("c4");
+  await page.until(() => document.getElementById("full").textContent.startsWith("Four streams are open"));
+  await server.ask("/sse/broadcast", "to all");
+  for (const user of ["alice", "c1", "c2", "c3"]) await shows(page, user, "message");
+  await shoot(page, `${now}`);
+  for (const user of ["c1", "c2", "c3"]) {
+    await page.evaluate((user) => {
+      const card = [...document.querySelectorAll("#streams article")].find((a) => a.querySelector("h3").textContent === user);
+      card.querySelector("button").click();
+    }, user);
+    await stateIs(page, user, "closed");
+    await userIs(page, user, "Disconnected", "0", "0");
+  }
+  await open("c4");
+  await stateIs(page, "c4", "open");
+  is("the notice is gone", "", await page.evaluate(() => document.getElementById("full").textContent));
+
+  for (let i = 0; i < 16; i++) fetch(`${server.url}/sse/connect/crowd`).catch(() => {});
+  await userIs(page, "crowd", "Connected", "16", "0");
+  await open("crowd");
+  await shows(page, "crowd", "refused");
+  is("a refusal", true, (await stream(page, "crowd")).rows[0].data.startsWith("429: user 'crowd' holds as many"));
+  await stateIs(page, "crowd", "broken off, asks again in 5 s");
+}
+
+// From the send, in the page itself, to the row in the log: medians and the worst.
+async function delays(page) {
+  const times = await page.evaluate(async () => {
+    const log = [...document.querySelectorAll("#streams article")].find((a) => a.querySelector("h3").textContent === "alice").querySelector(".log");
+    const times = [];
+    for (let i = 0; i < 100; i++) {
+      const seen = new Promise((resolve) => new MutationObserver((_, o) => log.lastChild.textContent.includes(`probe ${i}.`) && (o.disconnect(), resolve(performance.now()))).observe(log, { childList: true }));
+      const began = performance.now();
+      fetch("/sse/send/alice", { method: "POST", body: `probe ${i}.` });
+      times.push((await seen) - began);
+      await new Promise((done) => setTimeout(done, 10));
+    }
+    return times.sort((a, b) => a - b);
+  });
+  return `median ${times[50].toFixed(1)} ms, 95th percentile ${times[95].toFixed(1)} ms, most ${times[99].toFixed(1)} ms`;
+}
+
+async function restart(page, server) {
+  const before = (await stream(page, "alice")).rows.filter((row) => row.kind === "message").length;
+  await server.stop();
+  await serverIs(page, "The server is gone");
+  await stateIs(page, "alice", "broken off");
+  const again = await start(server.port);
+  await serverIs(page, "The server is back");
+  await shows(page, "alice", "gap");
+  is("what may be missing", '{"missed":null}', (await stream(page, "alice")).rows.find((row) => row.kind === "gap").data);
+  await again.ask("/sse/send/alice", "after the restart");
+  await shows(page, "alice", "message", before + 1);
+  await stateIs(page, "alice", "open");
+  return again;
+}
+
+async function tokens(browser) {
+  const secret = "0123456789abcdef0123456789abcdef";
+  writeFileSync(path.join(folder, "secret"), secret);
+  const part = (claims) => Buffer.from(JSON.stringify(claims)).toString("base64url");
+  const signed = `${part({ alg: "HS256" })}.${part({ scope: "sse:admin", exp: Math.floor(Date.now() / 1000) + 600 })}`;
+  const token = `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
+  const server = await start(0, "--auth-secret", path.join(folder, "secret"), "--heartbeat-as", "comment");
+  const page = await browser.page();
+  await page.goto(server.url);
+  await page.until(() => document.getElementById("listed").textContent.startsWith("401: "));
+  await tabTo(page, "Access token, which this server asks for");
+  await page.keyboard.type(token);
+  await page.until(() => document.getElementById("listed").textContent === "");
+  await tabTo(page, "User");
+  await page.keyboard.press("Enter");
+  await shows(page, "alice", "keep-alive", 2); // as comments, which no EventSource shows
+  await press(page, "POST /sse/send/{userId}", "Try");
+  await shows(page, "alice", "message");
+  const { curl } = (await cards(page)).find((card) => card.name === "GET /sse/users");
+  is("the line for curl", false, curl.includes(token));
+  is("and what it gives", true, (await shell(curl, { TOKEN: token })).endsWith(" 200"));
+  await server.stop();
+}
+
+for (const name of chosen ? [chosen] : ["chromium", "firefox"]) {
+  const lacks = missing(name, modules);
+  if (lacks) {
+    if (process.env.CI === "true") problems.push(`${lacks} is missing`);
+    else console.log(`${name} is skipped: ${lacks} is missing`);
+    continue;
+  }
+  now = name;
+  const began = Date.now();
+  let browser = await launch(name, modules);
+  try {
+    let server = await start(0);
+    const page = await browser.page({ width: 1280, height: 900 });
+    await page.goto(server.url);
+    await serverIs(page, "The server is there");
+    await routes(page, server);
+    await streams(page, server);
+    await many(page, server);
+    await accessible(page);
+    const heard = page.problems.filter((text) => !/status of 4(04|29)/.test(text)); // asked for above
+    is("errors in the console", "", heard.join("; "));
+    console.log(`${name}: from a send to the page: ${await delays(page)}`);
+    server = await restart(page, server);
+    await tokens(browser);
+    await browser.close();
+
+    now = `${name}, dark, narrow`;
+    browser = await launch(name, modules, { dark: true });
+    const narrow = await browser.page({ width: 320, height: 640 });
+    await narrow.goto(server.url);
+    await narrow.until(() => document.querySelectorAll("#routes article").length > 0);
+    await tabTo(narrow, "User");
+    await narrow.keyboard.press("Enter");
+    await server.ask("/sse/send/alice", "a word");
+    await shows(narrow, "alice", "message");
+    await accessible(narrow);
+    await shoot(narrow, `${name}-dark-narrow`);
+    await server.stop();
+  } catch (error) {
+    problems.push(`${now}: ${error.stack}`);
+  }
+  await browser.close();
+  console.log(`${name}: ${Math.round((Date.now() - began) / 1000)} s`);
+}
+console.log(problems.length ? `page: ${problems.join("\n")}` : "page: ok");
+process.exit(problems.length ? 1 : 0);
