@@ -35,24 +35,24 @@ const work = mkdtempSync(path.join(os.tmpdir(), "sse-clients."));
 process.on("exit", () => rmSync(work, { recursive: true, force: true }));
 
 const retry = 500; // Firefox waits no less than that
-const patience = 60000;
+const patience = 60000; // milliseconds; on a busy machine a browser may need some of it to start
 
 // ---- The server --------------------------------------------------------------------------------
 
 async function start(port) {
-  const process = spawn(program, ["-q", "--port", String(port), "--retry", String(retry), "--heartbeat", "1"], {
+  const server = spawn(program, ["-q", "--port", String(port), "--retry", String(retry), "--heartbeat", "1"], {
     stdio: ["ignore", "pipe", "pipe"],
   });
-  const ended = once(process, "exit");
+  const ended = once(server, "exit");
   let log = "";
-  process.stderr.on("data", (text) => (log += text));
-  const ready = await Promise.race([once(process.stdout, "data"), ended]);
+  server.stderr.on("data", (text) => (log += text));
+  const ready = await Promise.race([once(server.stdout, "data"), ended]);
   const listening = /^listening on http:.*:(\d+)\s*$/.exec(String(ready[0]));
   if (!listening) throw new Error(`the server did not start: ${log}`);
   return {
     port: Number(listening[1]),
     async stop() {
-      process.kill("SIGTERM");
+      server.kill("SIGTERM");
       const [status] = await ended;
       if (status !== 0) throw new Error(`the server ended with ${status}: ${log}`);
     },
@@ -88,33 +88,22 @@ async function watch(port, target) {
   };
 }
 
-// Listens where the server was, and cuts off the first who comes.
+// Listens where the server was, and cuts off who comes, until somebody has.
 async function turnAway(port) {
-  const listener = net.createServer();
+  let came = false;
+  const listener = net.createServer((socket) => {
+    came = true;
+    socket.on("error", () => {});
+    socket.destroy();
+  });
   listener.listen(port, "127.0.0.1");
   await once(listener, "listening");
-  const [socket] = await within("somebody comes while the server is away", once(listener, "connection"));
-  socket.on("error", () => {});
-  socket.destroy();
+  await eventually("it comes while the server is away", () => came);
   listener.close();
   await once(listener, "close");
 }
 
-// ---- Patience ----------------------------------------------------------------------------------
-
-async function within(what, promise) {
-  const timer = new AbortController();
-  const late = sleep(patience, null, { signal: timer.signal }).then(() => {
-    throw new Error(`never: ${what}`);
-  });
-  late.catch(() => {});
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    timer.abort();
-  }
-}
-
+// Waits until the condition holds, for a minute at most.
 async function eventually(what, condition) {
   for (const until = Date.now() + patience; !condition(); await sleep(10)) {
     if (Date.now() > until) throw new Error(`never: ${what}`);
@@ -142,15 +131,15 @@ class Client {
 function child(command, ...args) {
   return async (url) => {
     const client = new Client();
-    const process = spawn("timeout", ["120", command, ...args.map((arg) => (arg === "URL" ? url : arg))], {
+    const running = spawn("timeout", ["120", command, ...args.map((arg) => (arg === "URL" ? url : arg))], {
       stdio: ["ignore", "pipe", "pipe"],
     });
-    const ended = once(process, "close").then(() => client.closed || (client.failure ||= `it ended: ${errors}`));
+    const ended = once(running, "close").then(() => client.closed || (client.failure ||= `it ended: ${errors}`));
     let errors = "";
-    process.stderr.on("data", (text) => (errors += text));
-    createInterface({ input: process.stdout }).on("line", (line) => client.take(JSON.parse(line)));
+    running.stderr.on("data", (text) => (errors += text));
+    createInterface({ input: running.stdout }).on("line", (line) => client.take(JSON.parse(line)));
     client.close = () => {
-      process.kill("SIGTERM");
+      running.kill("SIGTERM");
       return ended;
     };
     return client;
@@ -158,7 +147,7 @@ function child(command, ...args) {
 }
 
 // A page of the server's own origin with an EventSource.
-function page(name) {
+function inPage(name) {
   return async (url) => {
     const browser = await launch(name, modules);
     const client = new Client();
@@ -185,14 +174,14 @@ function page(name) {
   };
 }
 
-const has = (...command) => {
+const runs = (...command) => {
   try {
     return execFileSync(command[0], command.slice(1), { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
   } catch {
     return undefined;
   }
 };
-const module = (name) => {
+const installed = (name) => {
   try {
     return createRequire(path.resolve(modules, "here"))(`${name}/package.json`).version;
   } catch {
@@ -208,29 +197,29 @@ Object.assign(process.env, { GO111MODULE: "off", GOCACHE: path.join(work, "go") 
 // needs() names what is missing. `obeys`: it stays away when it is answered 204.
 const clients = {
   curl: {
-    needs: () => (!has("curl", "--version") && "curl") || (!module("eventsource-parser") && "eventsource-parser"),
+    needs: () => (!runs("curl", "--version") && "curl") || (!installed("eventsource-parser") && "eventsource-parser"),
     open: child(process.execPath, script("eventsource-parser.mjs"), "URL", modules, "curl"),
     obeys: true,
   },
   "eventsource-parser": {
-    needs: () => !module("eventsource-parser") && "eventsource-parser",
+    needs: () => !installed("eventsource-parser") && "eventsource-parser",
     open: child(process.execPath, script("eventsource-parser.mjs"), "URL", modules, "fetch"),
     obeys: true,
   },
   eventsource: {
-    needs: () => !module("eventsource") && "eventsource",
+    needs: () => !installed("eventsource") && "eventsource",
     open: child(process.execPath, script("eventsource.mjs"), "URL", modules),
     obeys: true,
   },
   python: {
-    needs: () => !has("python3", "--version") && "python3",
+    needs: () => !runs("python3", "--version") && "python3",
     open: child("python3", script("client.py"), "URL"),
     obeys: true,
   },
   go: {
     needs: () =>
-      (!has("go", "version") && "go") ||
-      (!has("go", "list", "github.com/donovanhide/eventsource") && "github.com/donovanhide/eventsource"),
+      (!runs("go", "version") && "go") ||
+      (!runs("go", "list", "github.com/donovanhide/eventsource") && "github.com/donovanhide/eventsource"),
     async open(url) {
       const build = spawn("go", ["build", "-o", path.join(work, "client"), script("client.go")], { stdio: "inherit" });
       const [status] = await once(build, "close");
@@ -239,8 +228,8 @@ const clients = {
     },
     obeys: false,
   },
-  chromium: { needs: () => missing("chromium", modules), open: page("chromium"), obeys: true },
-  firefox: { needs: () => missing("firefox", modules), open: page("firefox"), obeys: true },
+  chromium: { needs: () => missing("chromium", modules), open: inPage("chromium"), obeys: true },
+  firefox: { needs: () => missing("firefox", modules), open: inPage("firefox"), obeys: true },
 };
 
 // ---- What each is taken through ----------------------------------------------------------------
@@ -361,10 +350,10 @@ await Promise.all(
     if (chosen.length && !chosen.includes(name)) return;
     const began = Date.now();
     try {
-      const missing = client.needs();
-      if (missing) {
-        console.log(`SKIPPED ${name}: ${missing} is missing`);
-        if (process.env.CI === "true") problems.push(`${name}: ${missing} is missing`);
+      const need = client.needs();
+      if (need) {
+        console.log(`SKIPPED ${name}: ${need} is missing`);
+        if (process.env.CI === "true") problems.push(`${name}: ${need} is missing`);
         return;
       }
       const times = await take(name, client);
