@@ -5329,7 +5329,7 @@ static const char PAGE_STYLE[] =
     ".log li, td { border-top: 1px solid #8888 } td:first-child { overflow-wrap: anywhere }\n"
     ".log div { margin: 0 1rem } i, .dim, .keep-alive, .retry { color: var(--dim) }\n"
     ".good, .message b { color: var(--good) } .bad, .gap b, .refused b { color: var(--bad) }\n"
-    "th, td { text-align: left; padding: 0 .6rem 0 0 } .quiet .keep-alive { display: none }\n"
+    "th, td { text-align: left; padding: 0 .4rem 0 0 } .quiet .keep-alive { display: none }\n"
     ".check { align-items: center; min-height: 2.5rem }\n"
     ".said { position: absolute; width: 1px; overflow: hidden; clip-path: inset(50%) }\n";
 
