@@ -26,8 +26,8 @@
  *    kept up has the message before the sender has its receipt, with no thread switch between.
  *    Messages that came together are written together: those of one pipeline (send_gathered(),
  *    conn_settle()), and those of senders that meet at one user (user_collect_locked()).
- * 5. A stream whose socket is full stays behind with its cursor; it is woken and its own thread
- *    goes on when the socket drains. If the ring overwrites what it still needed, it is closed:
+ * 5. A stream whose socket is full stays behind with its cursor: its own thread waits for room and
+ *    goes on from there. If the ring overwrites what it still needed, it is closed:
  *    the client reconnects with Last-Event-ID and is told by `event: gap` how many are gone. An
  *    open stream never has a silent hole.
  *
@@ -35,9 +35,9 @@
  *
  * The caller of sse_run() accepts. Each connection has one detached thread with a small stack; it
  * serves request after request, or sleeps for as long as it is a stream: on a condition while it
- * has kept up, in poll() while its socket is full. That clients have closed is noticed by the
- * accept loop, which looks at all streams a few times a second; so a stream needs no descriptor but
- * its socket.
+ * has kept up, in poll() while its socket is full. The accept loop notices that clients have
+ * closed: it looks at all streams a few times a second. So a stream needs no descriptor but its
+ * socket.
  *
  *     table   rwlock   which slot holds which user; held for look-ups only, never across I/O
  *     user    mutex    one user's log and streams, and the writes to those streams
@@ -52,30 +52,35 @@
  *
  * A user found in the table is pinned by a count, and a pinned user is never evicted. A stream
  * lives on its thread's stack; it is linked into its user and unlinked again under the user's
- * mutex, before the thread ends, so no sender can hold a stale pointer.
+ * mutex, before the thread ends, so no sender can hold a stale pointer. The accept loop finds it
+ * through its connection, under `conns`, until conn_watch() has taken it away: before the thread
+ * ends, too.
  *
  * MEMORY
  *
- * Everything is reserved when the server is created, and what is never used is never touched: there
- * is no allocation of ours afterwards, so there is nothing a client could make grow, leak or
- * fragment. The bound is users x (slot + log) + connections x (stack + buffers) + bodies + the
- * program itself; it is printed at the start. OpenSSL does allocate as connections come: how much
- * it can be made to is part of the bound, and held by how little of a handshake it is handed
- * (tls_bio_read()). What the kernel needs for threads and sockets comes on top.
+ * Everything but the threads' stacks is reserved when the server is created, and what is never used
+ * is never touched: there is no allocation of ours afterwards, so there is nothing a client could
+ * make grow, leak or fragment. The bound is users x (slot + log) + connections x (stack + buffers)
+ * + bodies + the program itself; it is printed at the start. OpenSSL does allocate as connections
+ * come. The bound counts a share for each, and that holds because OpenSSL is handed only so many
+ * bytes of a handshake (tls_bio_read()). What the kernel needs for threads and sockets comes on
+ * top.
  *
  * SECURITY
  *
  * What strangers send is read by few functions, all pure and fuzzed: http_parse_head(),
- * http_decode_chunk(), percent_decode(), host_split(), and what reads tokens. Of a token nothing is
- * looked at before its signature. OpenSSL does all cryptography, in the one block under SSE_TLS;
- * without it the program has neither HTTPS nor tokens, and refuses the options. Whatever runs out,
- * memory in OpenSSL's hands included, costs a connection and not the program.
+ * http_decode_chunk(), percent_decode(), http_query(), origin_parse(), id_parse(), the framing of a
+ * body (body_line()), and what reads tokens. Nothing in a token is looked at before its signature
+ * is checked. OpenSSL does all cryptography, in the one block under SSE_TLS; without it the program
+ * has neither HTTPS nor tokens, and refuses the options. Whatever runs out, memory in OpenSSL's
+ * hands included, costs a connection and not the program.
  *
  * TO CHANGE SOMETHING
  *
  * The keep-alive's text is KEEP_ALIVE_TEXT, under Streams. A new route is a line of ROUTES and its
  * handler, a new option a line of OPTIONS and a field of struct sse_config, a new number in the
- * metrics a line of TALLIES. Whatever shows them, --help, /openapi.json and the page, follows.
+ * metrics a field of struct tally, a line of TALLIES, and the place that counts. Whatever shows
+ * them, --help, the manual page, /openapi.json and the page at /, follows.
  *
  * LIMITS
  *
@@ -101,14 +106,14 @@
  * CONTENTS
  *
  *     Public API ............ configuration, servers, messages, routes of your own
- *     Limits and types ...... every structure with its locks
- *     Text and JSON ......... bounded buffers, UTF-8, percent-decoding, dates
- *     Transport ............. the few calls that touch a socket, and all that touches OpenSSL
+ *     Limits and types ...... the structures that threads share, with their locks
+ *     Text and JSON ......... clocks, slices, bounded buffers, UTF-8, percent-decoding, dates
+ *     Transport ............. the calls that move bytes over a connection, and all of OpenSSL
  *     HTTP parser ........... bytes in; a request, a verdict or "need more" out
  *     Origins ............... which web pages may use the server
  *     Tokens ................ who may do what, where --auth-secret asks for it
+ *     Log ................... one user's newest messages, framed, in a ring
  *     Users ................. the table, and who makes room
- *     Log ................... the ring of framed messages
  *     Streams ............... cursors, delivery, keep-alives, farewells
  *     Messaging ............. sse_send and its siblings
  *     Answers ............... status lines, fields, problem documents
@@ -121,6 +126,7 @@
  *     Routes ................ one table of them, and those of an embedder
  *     Connections ........... slots, threads, idle ones that make room
  *     Options ............... one table of them
+ *     Accept loop ........... accepts, refuses, notices who has gone
  *     Server ................ create, run, stop, destroy
  *     Program ............... command line, signals, main
  */
@@ -180,20 +186,18 @@ enum {
     SSE_ESTOPPING = -5, /* the server is stopping */
     SSE_ENOMEM = -6,    /* memory could not be reserved */
     SSE_EBIND = -7,     /* the address could not be bound; errno says why */
-    SSE_ESYSTEM = -8,   /* another system call failed; errno says which way */
-    SSE_EBUSY = -9,     /* for connects: the user holds max_streams streams already */
-    SSE_EHELD = -10,    /* for connects: a hold of the user has not run out */
-    SSE_ECERT = -11,    /* no certificate chain can be read: errno, or 0 if the file holds none */
-    SSE_EKEY = -12,     /* the same of its private key, which may also belong to another one */
+    SSE_ESYSTEM = -8,   /* another system call failed; errno says why */
+    SSE_ECERT = -11,    /* no certificate chain could be read: errno, or 0 if the file has none */
+    SSE_EKEY = -12,     /* no private key, likewise; or it belongs to another certificate */
     SSE_ENOTLS = -13    /* HTTPS and tokens take a build with OpenSSL */
 };
 
 /* Who may use a route, where tokens are required. */
 enum sse_access {
     SSE_ANYONE,    /* no token is asked for */
-    SSE_SUBJECT,   /* the {userId} that is the token's `sub`; any token where the path has none */
+    SSE_SUBJECT,   /* whose token's `sub` is the {userId}; any token where the path has none */
     SSE_PUBLISHER, /* whose scope holds sse:publish */
-    SSE_ADMIN      /* whose scope holds sse:admin, which may use all the others, too */
+    SSE_ADMIN      /* whose scope holds sse:admin; it may do what all the others may */
 };
 
 struct sse_server;
@@ -279,8 +283,8 @@ void sse_stop(struct sse_server *server);
 void sse_reload(struct sse_server *server);
 
 /* Frees the server. sse_run() must have returned or never been called, and no other call may be
- * under way; waits for handlers of your own that have not returned yet, so it is not for them to
- * call. NULL is allowed. */
+ * under way. It waits for your own handlers that have not returned yet, so a handler must not call
+ * it. NULL is allowed. */
 void sse_destroy(struct sse_server *server);
 
 /* Adds a message to the user's log and writes it to every stream that has kept up.
@@ -315,9 +319,9 @@ int sse_pause(struct sse_server *server, unsigned ms);
 /* Adds a route before sse_run() is called: `methods` is "GET", "POST" or "GET|POST", `path` an
  * absolute path or one that ends in "/{userId}". For each request the handler gets the exchange,
  * writes its answer with the functions below and returns the HTTP status, 200 to 599. It runs on
- * the connection's thread, for HEAD as for GET, and on many at once with the same `arg`. Pages of
- * foreign origins are kept out, and a Host that is none of ours, as from the server's own routes;
- * where tokens are required, whoever has none for that `access` is, too. The strings are borrowed.
+ * the connection's thread, for HEAD as for GET, and on many at once with the same `arg`. As on the
+ * server's own routes, pages of foreign origins and a Host that is not this server's are refused;
+ * where tokens are required, so is whoever has none for that access. The strings are borrowed.
  * SSE_EINVAL, also if the path is taken or one of the server's own routes would answer; a path
  * without {userId} goes before one with it. SSE_EFULL after SSE_OWN_ROUTES. */
 typedef int (*sse_handler)(struct sse_exchange *exchange, void *arg);
@@ -328,8 +332,8 @@ int sse_route(struct sse_server *server, const char *methods, const char *path,
  * returns. */
 struct sse_server *sse_server_of(const struct sse_exchange *exchange);
 const char *sse_user(const struct sse_exchange *exchange); /* {userId} decoded; "" if none */
-const char *sse_body(const struct sse_exchange *exchange, size_t *len); /* of a POST; UTF-8, not
-                                                                           NUL-terminated */
+/* The body of a POST: UTF-8, not NUL-terminated. */
+const char *sse_body(const struct sse_exchange *exchange, size_t *len);
 bool sse_is_gone(const struct sse_exchange *exchange); /* the client takes no more of the answer */
 bool sse_is_head(const struct sse_exchange *exchange); /* HEAD: the body will not be sent */
 bool sse_is_post(const struct sse_exchange *exchange);
@@ -341,12 +345,12 @@ int sse_query(const struct sse_exchange *exchange, const char *name, char *value
 
 /* The answer's body, piece by piece; it starts out as application/json. A body of over 2 KiB is
  * sent as it grows, and its status is 200 whatever the handler returns; with 204, 205 and 304 it is
- * not sent. One call of sse_print() may write 1 KiB: for what could be longer there is sse_write(),
- * since after 2 KiB or more the connection is closed rather than the answer cut. */
+ * not sent. One call of sse_print() may write up to 1 KiB; longer text goes through sse_write(). (A
+ * call of 2 KiB or more closes the connection: better no answer than one with a hole.) */
 void sse_content_type(struct sse_exchange *exchange, const char *type); /* a literal: borrowed */
 /* Adds a field to the answer's head, such as Location; both strings are copied. SSE_EINVAL for what
- * is no field, for those that the server writes itself (framing, caching, CORS and their like) and
- * once over 2 KiB of body have gone out; SSE_EFULL after SSE_OWN_FIELDS_BYTES of them. */
+ * is not a valid field, for those that the server writes itself (framing, caching, CORS and their
+ * like) and once over 2 KiB of body have gone out; SSE_EFULL after SSE_OWN_FIELDS_BYTES of them. */
 int sse_field(struct sse_exchange *exchange, const char *name, const char *value);
 void sse_write(struct sse_exchange *exchange, const char *bytes, size_t len);
 SSE_PRINTF(2, 3) void sse_print(struct sse_exchange *exchange, const char *format, ...);
@@ -394,32 +398,31 @@ SSE_PRINTF(3, 4) int sse_fail(struct sse_exchange *exchange, int status, const c
 
 /* ==== Limits and types ==========================================================================
  *
- * Constants carry their unit. The structures stand in the order in which a message meets them;
- * the tag before each field's comment says which lock guards it (the legend is in THREADS AND
- * LOCKS above). */
+ * Constants carry their unit. The structures go from the smallest to the whole server; the tag
+ * before each field's comment says which lock guards it (the legend is in THREADS AND LOCKS above).
+ * Those without tags belong to one thread, or to whoever holds what they are part of. */
 
 enum {
-    SSE_HEAD_BYTES = 8192,      /* request line and fields */
-    SSE_TARGET_BYTES = 4096,    /* request target */
-    SSE_IN_BYTES = 16384,       /* input buffer: a head, and a small body or pipelined requests */
-    SSE_OUT_BYTES = 4096,       /* output buffer: answers that go out together */
-    SSE_FIELDS_BYTES = 1280,    /* status line and fields of an answer, with a listed origin */
-    SSE_SCRATCH_BYTES = 2048,   /* an answer's body, before it turns chunked */
-    SSE_GATHERED = 16,          /* pipelined messages that are written together */
-    SSE_WARM_BUFFERS = 64,      /* free ones whose memory is kept */
-    SSE_CHUNK_LINE_BYTES = 256, /* chunk size with its extensions */
-    SSE_TRAILER_BYTES = 4096,   /* fields after a chunked body */
-    SSE_TOKEN_BYTES = 2048, /* of an access token: its copy is decoded in the answer's scratch */
-    SSE_JSON_MEMBERS = 32,  /* of its header, and of its claims */
-    SSE_JSON_DEPTH = 8,     /* of arrays and objects within those */
-    SSE_SECRET_BYTES_MIN =
-        32,                  /* of the secret that tokens are signed with (RFC 7518 section 3.2) */
-    SSE_SECRET_BYTES = 4096, /* and at most */
-    SSE_HANDSHAKE_BYTES = 16384, /* of all that a client says before TLS is set up */
-    SSE_RECORD_BYTES = 17408,    /* of TLS records, read at once: one of the largest fits */
+    SSE_HEAD_BYTES = 8192,       /* request line and fields */
+    SSE_TARGET_BYTES = 4096,     /* request target */
+    SSE_IN_BYTES = 16384,        /* input buffer: a head, and a small body or pipelined requests */
+    SSE_OUT_BYTES = 4096,        /* output buffer: answers that go out together */
+    SSE_FIELDS_BYTES = 1280,     /* status line and fields of an answer, with a listed origin */
+    SSE_SCRATCH_BYTES = 2048,    /* an answer's body, before it turns chunked */
+    SSE_GATHERED = 16,           /* pipelined messages that are written together */
+    SSE_WARM_BUFFERS = 64,       /* free connection buffers whose memory is kept */
+    SSE_CHUNK_LINE_BYTES = 256,  /* chunk size with its extensions */
+    SSE_TRAILER_BYTES = 4096,    /* fields after a chunked body */
+    SSE_TOKEN_BYTES = 2048,      /* an access token; it is decoded in the answer's scratch */
+    SSE_JSON_MEMBERS = 32,       /* members of a token's header, and of its claims */
+    SSE_JSON_DEPTH = 8,          /* arrays and objects within one another there */
+    SSE_SECRET_BYTES_MIN = 32,   /* what tokens are signed with (RFC 7518 section 3.2) */
+    SSE_SECRET_BYTES = 4096,     /* and at most */
+    SSE_HANDSHAKE_BYTES = 16384, /* all that a client may say before TLS is set up */
+    SSE_RECORD_BYTES = 17408,    /* read of TLS records at once: the largest is a little less */
     SSE_BODY_BUDGET = 4194304,   /* bytes for bodies too large for the input buffer */
     SSE_BODY_SLOTS_MIN = 4,      /* but at least this many of max_message bytes */
-    SSE_ORIGIN_BYTES = 512,      /* of a listed origin: it is echoed in answers */
+    SSE_ORIGIN_BYTES = 512,      /* a listed origin: it is echoed in answers */
     SSE_REFUSED = 32,            /* refused connections that linger until the client has read why */
     SSE_LOG_LINE_BYTES = 512,
     SSE_LOG_PATH_BYTES = 256,    /* of a path in the access log */
@@ -477,13 +480,14 @@ struct log {
     int64_t *times_us;       /* when it was appended, likewise; monotonic */
     uint32_t cap, max_bytes; /* bytes */
     uint32_t max_count;      /* messages */
-    uint32_t origin;         /* index in `ring` of the oldest byte */
+    uint32_t first_at;       /* index in `ring` of the oldest byte */
     uint32_t tail, head;     /* positions of the oldest byte and of the next one */
     uint64_t first, next;    /* sequence numbers of the oldest message and of the next one */
 };
 
 /* What became of messages, added up since the server was created: /metrics shows the sum over all
- * slots of the table. A slot keeps counting when it is given to another user. All are uint64_t. */
+ * slots of the table. A slot keeps counting when it is given to another user. All fields are
+ * uint64_t, and [U]. */
 struct tally {
     uint64_t messages, message_bytes; /* taken, and the bytes of their bodies */
     uint64_t deliveries;              /* messages that a stream was handed whole */
@@ -499,15 +503,16 @@ struct tally {
 /* A message on its way into a log: lives on its sender's stack until it is done. */
 struct post {
     struct slice event, body;
-    struct sse_receipt *receipt;
-    struct post *next; /* [o], then [U] once it is in the user's inbox */
-    int code;          /* [U] what became of it */
-    bool done;         /* [U] */
-    uint64_t seq;      /* [U] its number, if it was appended */
+    struct sse_receipt *receipt; /* [U] filled in by whoever collects */
+    struct post *next;           /* [o], then [U] once it is in the user's inbox */
+    int code;                    /* [U] what became of it */
+    bool done;                   /* [U] */
+    uint64_t seq;                /* [U] its number, if it was appended */
 };
 
 /* A slot of the table: lives as long as the server, and holds one user after another. It is given
- * to another only under the table's write lock with pins at 0, when nobody can have found it. */
+ * to another only under the table's write lock with pins at 0, when nobody can have found it; until
+ * then its fields are set without its mutex. */
 struct user {
     char name[SSE_USER_BYTES + 1]; /* [T] */
     uint8_t name_len;              /* [T] */
@@ -515,10 +520,11 @@ struct user {
     atomic_uint pins;              /* [a] raised under the table lock */
     uint32_t away_prev, away_next; /* [A] neighbours in the away list, slot + 1; 0 is none */
     pthread_mutex_t lock;
-    uint64_t epoch;     /* [U] first half of its ids; no two entries ever share one */
-    struct log log;     /* [U] */
-    uint64_t handed;    /* [U] newest sequence number that any stream was handed whole */
-    uint64_t unwritten; /* [U] oldest message that streams which keep up may not have had */
+    uint64_t epoch;  /* [U] first half of its ids; no two entries ever share one */
+    struct log log;  /* [U] */
+    uint64_t handed; /* [U] newest sequence number that any stream was handed whole */
+    uint64_t
+        unwritten; /* [U] from this message on, streams that keep up may not have been written to */
     _Atomic(struct post *) inbox; /* [a] newest first: what senders that wait for `lock` bring */
     struct stream *streams;       /* [U] open ones */
     struct stream *leaving;       /* [U] those told to leave, while they still write what is due */
@@ -543,7 +549,7 @@ struct stream {
     bool stirred;                /* [U] something has happened: its thread is to look */
     atomic_bool heard;           /* [a] the client has closed, or said something */
     bool polling;                /* [U] its thread waits for the socket, not for `wake` */
-    pthread_cond_t wake;         /* [U] its thread sleeps here while it has nothing to write */
+    pthread_cond_t wake;         /* [U] its thread sleeps here; the accept loop signals without */
     enum farewell bye;           /* [U] to be said once `until` is reached */
     uint64_t seq;                /* [U] message to write next */
     uint32_t written;            /* [U] bytes of it that are already out */
@@ -558,13 +564,13 @@ struct stream {
 struct conn {
     struct sse_server *server;   /* [I] */
     atomic_llong idle_since_ms;  /* [a] monotonic */
-    struct transport transport;  /* [C] changes hands; [o] used */
+    struct transport transport;  /* [C] when its fd changes; [o] used, or under [U] by a stream */
     bool is_fresh;               /* [o] no request yet: it is given a moment before it is idle */
     bool is_ready;               /* [o] set up, its TLS too: requests may come */
     bool is_misdirected;         /* [o] it speaks plain HTTP where HTTPS is spoken */
     int next_fd;                 /* [C] connection that this thread serves next; -1 is none */
     struct buffers *buffers;     /* [o] NULL while it is a stream */
-    struct stream *stream;       /* [C] NULL while it speaks HTTP */
+    struct stream *stream;       /* [C] and alive while it is set; NULL while it speaks HTTP */
     size_t in_start, in_end;     /* [o] unread input */
     struct text out;             /* [o] answers not written yet */
     char peer[INET6_ADDRSTRLEN]; /* [o] */
@@ -580,9 +586,9 @@ struct route {
     const char *summary;
     sse_handler handler;
     void *arg;
-    const char *query; /* the parameter it takes, one of PARAMETERS; NULL for none */
-    const char *gives; /* what it answers, one of CONTENTS; NULL if that is not known here */
-    bool is_private;   /* changes state or reads a user's data */
+    const char *query; /* for OpenAPI: one of PARAMETERS, or NULL */
+    const char *gives; /* and one of CONTENTS, or NULL if what it answers is not known */
+    bool is_open;      /* any page may ask: it changes nothing, and tells nothing of a user */
     bool is_demo;
     bool takes_body; /* its POST does something with the body */
     bool takes_time; /* its handler may sleep */
@@ -612,6 +618,22 @@ enum refusal {
     REFUSALS
 };
 
+static const char *const REFUSAL_REASONS[REFUSALS] = {[REFUSED_MALFORMED] = "malformed",
+                                                      [REFUSED_LATE] = "timeout",
+                                                      [REFUSED_SIZE] = "too_large",
+                                                      [REFUSED_ORIGIN] = "origin",
+                                                      [REFUSED_TOKEN] = "token",
+                                                      [REFUSED_RIGHTS] = "scope",
+                                                      [REFUSED_HELD] = "held",
+                                                      [REFUSED_STREAMS] = "max_streams",
+                                                      [REFUSED_USERS] = "max_users",
+                                                      [REFUSED_BODIES] = "bodies",
+                                                      [REFUSED_CONNECTIONS] = "max_connections",
+                                                      [REFUSED_THREADS] = "threads",
+                                                      [REFUSED_HANDSHAKE] = "handshake",
+                                                      [REFUSED_MEMORY] = "memory",
+                                                      [REFUSED_STOPPING] = "stopping"};
+
 struct origin {
     struct slice scheme, host;
     unsigned port;
@@ -627,10 +649,12 @@ struct bodies {
 struct sse_server {
     struct sse_config config; /* [I] */
     bool on_loopback;         /* [I] the address is not reachable from elsewhere */
-    int listener;             /* [I] */
+    int listener;             /* of sse_run()'s thread, which closes it; -1 then */
     unsigned port;            /* [I] */
-    struct ssl_ctx_st *tls;   /* [C] certificate and key, OpenSSL's; NULL without HTTPS */
-    int wake_pipe[2];         /* [I] the end of the accept loop's sleep */
+    struct ssl_ctx_st
+        *tls;         /* [C] to write, which the accept loop alone does, and for others to read;
+                               * certificate and key, OpenSSL's; NULL without HTTPS */
+    int wake_pipe[2]; /* [I] the end of the accept loop's sleep */
     atomic_bool stop_asked;   /* [a] by sse_stop() */
     atomic_bool reload_asked; /* [a] by sse_reload() */
     atomic_bool stopping;     /* [a] */
@@ -638,7 +662,7 @@ struct sse_server {
     pthread_rwlock_t table_lock;
     uint32_t *index;      /* [T] open addressing: slot + 1, 0 is empty */
     uint32_t index_mask;  /* [I] */
-    struct user *users;   /* [T] max_users slots */
+    struct user *users;   /* [I] max_users slots, each field with a tag of its own */
     uint32_t users_made;  /* [T] slots ever used */
     char *logs;           /* [I] max_users x log_bytes */
     size_t log_bytes;     /* [I] one user's share: times, starts, then ring */
@@ -649,13 +673,13 @@ struct sse_server {
     uint32_t away_head, away_tail; /* [A] longest away first; slot + 1, 0 is none */
 
     pthread_mutex_t conns_lock;
-    pthread_cond_t conns_changed; /* a connection ended, or the server stops */
-    struct conn *conns;           /* [C] max_connections slots */
+    pthread_cond_t conns_changed; /* the server begins to stop, or a connection ends then */
+    struct conn *conns;           /* [I] max_connections slots, likewise */
     uint32_t conns_free;          /* [C] slot + 1, 0 is none */
     uint32_t conns_made;          /* [C] slots ever used */
     uint32_t conns_open;          /* [C] */
-    struct pollfd *watched;       /* [C] for each slot its socket while it is a stream, or -1 */
-    struct buffers *buffers;      /* [C] max_connections of them */
+    struct pollfd *watched;  /* [I], what is in it [C]: each slot's socket while a stream, or -1 */
+    struct buffers *buffers; /* [I] max_connections of them */
     struct buffers *buffers_warm; /* [C] free ones, SSE_WARM_BUFFERS at most */
     struct buffers *buffers_cold; /* [C] free ones that were given back to the system as well */
     uint32_t buffers_warm_count;  /* [C] */
@@ -676,8 +700,8 @@ struct sse_server {
 
 /* ==== Text and JSON =============================================================================
  *
- * Text is composed in buffers of fixed size. Nothing is ever cut in silence: what does not fit
- * sets `full`, and who composed it looks. */
+ * Text is composed in buffers of fixed size. What does not fit is left out whole and sets `full`.
+ * Most buffers are sized so that this cannot happen; sse_print(), where it can, looks. */
 
 static int64_t now_ms(void)
 {
@@ -693,7 +717,7 @@ static int64_t now_us(void)
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-/* The date, which somebody may set. */
+/* The time of day, which somebody may set: for dates, and for when tokens expire. */
 static int64_t unix_ms(void)
 {
     struct timespec t;
@@ -726,6 +750,73 @@ static struct text text_over(char *at, size_t cap)
 static struct slice slice_of(const char *string)
 {
     return string ? (struct slice){string, strlen(string)} : (struct slice){"", 0};
+}
+
+static bool char_is_alnum(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+static bool slice_same(struct slice a, struct slice b)
+{
+    return a.len == b.len && memcmp(a.at, b.at, a.len) == 0;
+}
+
+static bool slice_is(struct slice s, const char *word)
+{
+    return slice_same(s, slice_of(word));
+}
+
+/* Of ASCII alone: strncasecmp() would follow the locale of the program around us, and in Turkish I
+ * is not i. */
+static int char_lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c;
+}
+
+static bool slice_same_nocase(struct slice a, struct slice b)
+{
+    size_t same = 0;
+    while (a.len == b.len && same < a.len && char_lower(a.at[same]) == char_lower(b.at[same]))
+        same++;
+    return a.len == b.len && same == a.len;
+}
+
+static bool slice_is_nocase(struct slice s, const char *word)
+{
+    return slice_same_nocase(s, slice_of(word));
+}
+
+/* Does it begin with the word, in any case? */
+static bool slice_begins(struct slice s, const char *word)
+{
+    size_t len = strlen(word);
+    return s.len >= len && slice_is_nocase((struct slice){s.at, len}, word);
+}
+
+/* Cuts *s at the first `c`: returns what stands before it and leaves in *s what follows, or
+ * returns all and leaves at = NULL if there is none. */
+static struct slice slice_cut(struct slice *s, char c)
+{
+    struct slice head = *s;
+    const char *at = s->len ? memchr(s->at, c, s->len) : NULL;
+    *s = (struct slice){NULL, 0};
+    if (at) {
+        s->at = at + 1;
+        s->len = head.len - (size_t)(at - head.at) - 1;
+        head.len = (size_t)(at - head.at);
+    }
+    return head;
+}
+
+/* Without optional white space (RFC 9110 section 5.6.3) at either end. */
+static struct slice slice_trim(struct slice s)
+{
+    while (s.len && (s.at[0] == ' ' || s.at[0] == '\t'))
+        s.at++, s.len--;
+    while (s.len && (s.at[s.len - 1] == ' ' || s.at[s.len - 1] == '\t'))
+        s.len--;
+    return s;
 }
 
 /* Appends all of it or nothing. */
@@ -820,7 +911,7 @@ static bool text_is_name(const char *bytes, size_t len)
 }
 
 /* User ids: one path segment. `.` and `..` are out because browsers collapse them in a URL. */
-static bool text_is_user(const char *bytes, size_t len)
+static bool text_is_user_id(const char *bytes, size_t len)
 {
     return len >= 1 && len <= SSE_USER_BYTES && text_is_name(bytes, len) &&
            !(bytes[0] == '.' && (len == 1 || (len == 2 && bytes[1] == '.')));
@@ -929,7 +1020,8 @@ static void text_http_date(struct text *t)
 /* ==== Transport =================================================================================
  *
  * The only calls that move bytes over a connection: a plain socket, or TLS over one. None raises
- * SIGPIPE. Cryptography is OpenSSL's alone, and stands in the one conditional block of the file. */
+ * SIGPIPE. Cryptography is OpenSSL's alone, and stands in the one conditional block of the file: on
+ * a first reading, skip from #ifdef SSE_TLS to transport_wait(). */
 
 enum { IO_LATER = -1 }; /* nothing can be moved now */
 
@@ -1014,8 +1106,8 @@ static int tls_bio_write(BIO *bio, const char *bytes, int len)
 static long tls_bio_control(BIO *bio, int command, long number, void *pointer)
 {
     (void)bio, (void)number, (void)pointer;
-    /* Nothing is kept here; and what is asked after a read that is not to be repeated, is it the
-     * end? */
+    /* FLUSH: nothing is kept here, so it succeeds. EOF: asked only after a read that failed for
+     * good, and then it is the end. */
     return command == BIO_CTRL_FLUSH || command == BIO_CTRL_EOF;
 }
 
@@ -1068,8 +1160,8 @@ static SSL_CTX *tls_new_context(void)
 
     if (!context)
         return NULL;
-    /* An end without close_notify is one, too: what HTTP says has its length, so that nothing can
-     * be cut off unnoticed. */
+    /* A client that closes without close_notify has closed, too: every HTTP message says its
+     * length, so nothing can be cut off unnoticed. */
     SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE |
                                      SSL_OP_PRIORITIZE_CHACHA | SSL_OP_NO_COMPRESSION |
                                      SSL_OP_IGNORE_UNEXPECTED_EOF);
@@ -1078,8 +1170,8 @@ static SSL_CTX *tls_new_context(void)
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_alpn_select_cb(context, tls_choose_protocol, NULL);
     SSL_CTX_set_default_passwd_cb(context, tls_no_password);
-    /* Of the groups these are quick. Among OpenSSL's own are some of a hundred milliseconds for
-     * each client that asks. */
+    /* These three groups are quick. Some that OpenSSL allows by default cost 100 ms of processor
+     * time for each client that asks. */
     if (SSL_CTX_set1_groups_list(context, "X25519:P-256:P-384") == 1 &&
         SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) == 1 &&
         SSL_CTX_set_cipher_list(context, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1)
@@ -1180,7 +1272,7 @@ static bool tls_start(struct transport *t, struct ssl_ctx_st *context)
     return true;
 }
 
-/* What the last call on the connection that did not succeed means. */
+/* What a call means that did not succeed: IO_LATER, or 0 for the end. */
 static ssize_t tls_result(struct transport *t, int returned)
 {
     int error = SSL_get_error(t->tls, returned);
@@ -1204,7 +1296,7 @@ static ssize_t tls_handshake(struct transport *t)
     return result;
 }
 
-/* Could the last call not go on before something is written? Reading may be such a call. */
+/* Must something be written before the last call can go on? Reading may need that, too. */
 static bool tls_wants_to_write(const struct transport *t)
 {
     return SSL_want_write(t->tls);
@@ -1283,7 +1375,7 @@ static bool hmac_sha256(struct slice key, struct slice message, unsigned char ma
            len == 32;
 }
 
-/* In the same time wherever they differ. */
+/* Compares in a time that does not depend on where they differ. */
 static bool mac_is(const unsigned char mac[32], const char *other)
 {
     return CRYPTO_memcmp(mac, other, 32) == 0;
@@ -1293,92 +1385,36 @@ static bool mac_is(const unsigned char mac[32], const char *other)
 
 enum { TLS_IS_BUILT = 0, TLS_PROGRAM_BYTES = 0, TLS_CONN_BYTES = 0 };
 
-static void tls_init(void)
-{
-}
-
-static int tls_load(const char *cert_file, const char *key_file, struct ssl_ctx_st **out)
-{
-    (void)cert_file, (void)key_file, (void)out;
-    return SSE_ENOTLS;
-}
-
-static void tls_free(struct ssl_ctx_st *context)
-{
-    (void)context;
-}
-
-static struct ssl_ctx_st *tls_share(struct ssl_ctx_st *context)
-{
-    return context;
-}
-
+/* clang-format off */
+#define UNUSED(what) (void)(what)
+static void tls_init(void) {}
+static int tls_load(const char *cert, const char *key, struct ssl_ctx_st **out)
+    { UNUSED(cert), UNUSED(key), UNUSED(out); return SSE_ENOTLS; }
+static void tls_free(struct ssl_ctx_st *context) { UNUSED(context); }
+static struct ssl_ctx_st *tls_share(struct ssl_ctx_st *context) { return context; }
 static bool tls_start(struct transport *t, struct ssl_ctx_st *context)
-{
-    (void)t, (void)context;
-    return false;
-}
-
-static ssize_t tls_handshake(struct transport *t)
-{
-    (void)t;
-    return 0;
-}
-
-static bool tls_wants_to_write(const struct transport *t)
-{
-    (void)t;
-    return false;
-}
-
-static bool tls_has_input(const struct transport *t)
-{
-    (void)t;
-    return false;
-}
-
+    { UNUSED(t), UNUSED(context); return false; }
+static ssize_t tls_handshake(struct transport *t) { UNUSED(t); return 0; }
+static bool tls_wants_to_write(const struct transport *t) { UNUSED(t); return false; }
+static bool tls_has_input(const struct transport *t) { UNUSED(t); return false; }
 static ssize_t tls_read(struct transport *t, void *to, size_t len)
-{
-    (void)t, (void)to, (void)len;
-    return 0;
-}
-
+    { UNUSED(t), UNUSED(to), UNUSED(len); return 0; }
 static ssize_t tls_write(struct transport *t, struct iovec *parts, int count)
-{
-    (void)t, (void)parts, (void)count;
-    return 0;
-}
-
-static void tls_say_end(struct transport *t)
-{
-    (void)t;
-}
-
-static void tls_end(struct transport *t)
-{
-    (void)t;
-}
-
-static void tls_tidy(void)
-{
-}
-
+    { UNUSED(t), UNUSED(parts), UNUSED(count); return 0; }
+static void tls_say_end(struct transport *t) { UNUSED(t); }
+static void tls_end(struct transport *t) { UNUSED(t); }
+static void tls_tidy(void) {}
 static bool hmac_sha256(struct slice key, struct slice message, unsigned char mac[32])
-{
-    (void)key, (void)message, (void)mac;
-    return false;
-}
-
+    { UNUSED(key), UNUSED(message), UNUSED(mac); return false; }
 static bool mac_is(const unsigned char mac[32], const char *other)
-{
-    (void)mac, (void)other;
-    return false;
-}
+    { UNUSED(mac), UNUSED(other); return false; }
+#undef UNUSED
+/* clang-format on */
 
 #endif
 
-/* By what event poll() tells of the peer's end alone, where the platform can: also if it is not
- * read up to there, and of our own shutting of the socket for reading. */
+/* The event by which poll() tells that the peer has closed, even with input still unread, or that
+ * we have shut the socket for reading. 0 where the platform has none. */
 static short transport_end_event(void)
 {
 #ifdef POLLRDHUP
@@ -1409,9 +1445,10 @@ static bool transport_wait(struct transport *t, short events, int64_t deadline_m
     }
 }
 
-/* Reads at most len bytes. Unless the deadline is 0 it sleeps until something comes, until then
- * over TLS and else for SSE_IDLE_MS. Returns the bytes read, 0 when the peer has closed or the
- * connection failed, or IO_LATER: over TLS also if what came held nothing for us. */
+/* Reads at most len bytes. With deadline 0 it does not wait. Otherwise it waits for input: over TLS
+ * until the deadline, on a plain socket for SSE_IDLE_MS (SO_RCVTIMEO). Returns the bytes read, 0
+ * when the peer has closed or the connection failed, or IO_LATER: over TLS also if what came held
+ * nothing for us. */
 static ssize_t transport_read(struct transport *t, void *to, size_t len, int64_t deadline_ms)
 {
     if (!t->tls)
@@ -1472,18 +1509,18 @@ static short transport_wants(const struct transport *t)
     return POLLIN;
 }
 
-/* By what event poll() tells that the client of a stream whose socket is full has closed, or said
- * something. TLS does not read while it still has to write: there it is the end alone that is heard
- * of. */
-static short transport_hears(const struct transport *t)
+/* The events, besides room to write, that a stream waits for while its socket is full: that its
+ * client closed or said something. Over TLS only the end: it cannot read while it still has to
+ * write. */
+static short transport_stream_events(const struct transport *t)
 {
     if (t->tls)
         return transport_end_event();
     return POLLIN;
 }
 
-/* Does the client speak plain HTTP where TLS is expected, as its first byte tells (RFC 8446 section
- * 5.1: a handshake begins with 22)? */
+/* Does the client speak plain HTTP where TLS is expected? A TLS handshake begins with the byte 22
+ * (RFC 8446 section 5.1), a request in plain HTTP with a letter. */
 static bool transport_hears_plain(const struct transport *t)
 {
     char first;
@@ -1512,7 +1549,7 @@ static void transport_end(struct transport *t)
     tls_end(t);
 }
 
-/* A new connection, or -1. It is not for the programs that one around us may start. */
+/* A new connection, or -1. Programs that the one around us may start do not inherit it. */
 static int transport_accept(int listener)
 {
 #if defined(__linux__) && (defined(__USE_GNU) || !defined(__GLIBC__)) /* else it is not declared */
@@ -1599,11 +1636,6 @@ static int http_refuse(struct http_request *r, int status, const char *why)
     return -status;
 }
 
-static bool char_is_alnum(char c)
-{
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
 /* RFC 9110 section 5.6.2 */
 static bool http_is_token(struct slice s)
 {
@@ -1620,68 +1652,6 @@ static bool http_is_field_value(struct slice s)
         if (s.at[i] == 0x7F || ((unsigned char)s.at[i] < ' ' && s.at[i] != '\t'))
             return false;
     return s.len == 0 || (!strchr(" \t", s.at[0]) && !strchr(" \t", s.at[s.len - 1]));
-}
-
-static bool slice_same(struct slice a, struct slice b)
-{
-    return a.len == b.len && memcmp(a.at, b.at, a.len) == 0;
-}
-
-static bool slice_is(struct slice s, const char *word)
-{
-    return slice_same(s, slice_of(word));
-}
-
-/* Of ASCII alone: strncasecmp() would follow the locale of the program around us, and in Turkish I
- * is not i. */
-static int char_lower(char c)
-{
-    return c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c;
-}
-
-static bool slice_same_nocase(struct slice a, struct slice b)
-{
-    size_t same = 0;
-    while (a.len == b.len && same < a.len && char_lower(a.at[same]) == char_lower(b.at[same]))
-        same++;
-    return a.len == b.len && same == a.len;
-}
-
-static bool slice_is_nocase(struct slice s, const char *word)
-{
-    return slice_same_nocase(s, slice_of(word));
-}
-
-/* Does it begin with the word, in any case? */
-static bool slice_begins(struct slice s, const char *word)
-{
-    size_t len = strlen(word);
-    return s.len >= len && slice_is_nocase((struct slice){s.at, len}, word);
-}
-
-/* Cuts *s at the first `c`: returns what stands before it and leaves in *s what follows, or
- * returns all and leaves at = NULL if there is none. */
-static struct slice slice_cut(struct slice *s, char c)
-{
-    struct slice head = *s;
-    const char *at = s->len ? memchr(s->at, c, s->len) : NULL;
-    *s = (struct slice){NULL, 0};
-    if (at) {
-        s->at = at + 1;
-        s->len = head.len - (size_t)(at - head.at) - 1;
-        head.len = (size_t)(at - head.at);
-    }
-    return head;
-}
-
-/* Without optional white space (RFC 9110 section 5.6.3) at either end. */
-static struct slice slice_trim(struct slice s)
-{
-    while (s.len && (s.at[0] == ' ' || s.at[0] == '\t'))
-        s.at++, s.len--;
-    while (s.len && (s.at[s.len - 1] == ' ' || s.at[s.len - 1] == '\t'))
-        s.len--;
-    return s;
 }
 
 /* One line that ends in CR LF, and nothing less: a bare CR or LF, a NUL or another control
@@ -2088,7 +2058,9 @@ static int http_query(struct slice query, const char *name, char *value, size_t 
 /* ==== Origins ===================================================================================
  *
  * Every page that a browser shows can make it send requests, to a server on the same machine too.
- * Programs send none of the fields below and are not concerned. */
+ * The browser says which page it was, in Origin or Sec-Fetch-Site: such a request is served only if
+ * the page is the server's own or listed by --cors. On loopback the Host must be a name of this
+ * machine, as well. Programs send none of these fields and are not concerned. */
 
 /* scheme://host[:port] (RFC 6454 section 6.1); the port is the scheme's own where none is given */
 static bool origin_parse(struct slice s, struct origin *o)
@@ -2211,7 +2183,8 @@ static const char *origin_objection(const struct sse_server *server, const struc
  * Who may do what, where --auth-secret asks for it: a JSON Web Token (RFC 7519), signed with HMAC
  * and SHA-256 by whoever knows the secret. The signature is checked before anything inside is read,
  * so strangers learn one thing only: not valid. The JSON is read strictly and in place, and nothing
- * in it may be ambiguous: no name twice, no claim of another type than it should have. */
+ * in it may be ambiguous: no name twice, no claim of another type than it should have. The JSON
+ * reader, up to json_read_object(), can be skipped at first. */
 
 struct token {
     struct slice subject; /* `sub`; at is NULL without one */
@@ -2281,8 +2254,8 @@ static int json_hex(struct json *j)
     return value;
 }
 
-/* What follows a \u, as UTF-8 at `to`, which the escape was longer than. Returns its length, or 0
- * for half of a surrogate pair. */
+/* Decodes what follows \u, as UTF-8, to `to`: the escape was longer, so it fits. Returns its
+ * length, or 0 for half of a surrogate pair. */
 static size_t json_unicode(struct json *j, char *to)
 {
     long c = json_hex(j);
@@ -2386,39 +2359,28 @@ static bool json_take_name(struct json *j, struct slice *name)
     return there;
 }
 
-/* Takes any value, and no white space around it. What is open, arrays and objects, stands in a
- * small stack: by what closes it. */
-static bool json_take_value(struct json *j)
+/* Takes any value, and no white space around it, that stands within so many arrays and objects: so
+ * recursion ends at SSE_JSON_DEPTH. */
+static bool json_take_value(struct json *j, int depth) /* NOLINT(misc-no-recursion) */
 {
-    char closers[SSE_JSON_DEPTH];
-    unsigned depth = 0;
+    bool object = json_take(j, '{');
     struct slice ignored;
 
-    for (;;) {
-        bool object = json_take(j, '{'), opened = object || json_take(j, '[');
-        if (opened && depth == SSE_JSON_DEPTH)
-            return false;
-        if (opened) {
-            closers[depth++] = object ? '}' : ']';
-            json_skip_space(j);
-        } else if (!json_take_scalar(j)) {
-            return false;
-        }
-        bool more = opened && !json_take(j, closers[depth - 1]);
-        depth -= opened && !more;
-        while (depth > 0 && !more) { /* a value has ended */
-            json_skip_space(j);
-            more = json_take(j, ',');
-            if (!more && !json_take(j, closers[depth - 1]))
-                return false;
-            depth -= !more;
-        }
-        if (!more)
-            return true;
+    if (!object && !json_take(j, '['))
+        return json_take_scalar(j);
+    if (depth == SSE_JSON_DEPTH)
+        return false;
+    char closer = object ? '}' : ']';
+    json_skip_space(j);
+    if (json_take(j, closer))
+        return true;
+    do {
         json_skip_space(j);
-        if (closers[depth - 1] == '}' && !json_take_name(j, &ignored))
+        if ((object && !json_take_name(j, &ignored)) || !json_take_value(j, depth + 1))
             return false;
-    }
+        json_skip_space(j);
+    } while (json_take(j, ','));
+    return json_take(j, closer);
 }
 
 /* A member of the outermost object. */
@@ -2432,7 +2394,7 @@ static bool json_take_member(struct json *j, struct member *m)
         m->kind = '0';
     if (m->kind == '"')
         return json_take_string(j, &m->value);
-    if (!json_take_value(j))
+    if (!json_take_value(j, 0))
         return false;
     m->value = (struct slice){from, (size_t)(j->at - from)};
     return true;
@@ -2478,7 +2440,7 @@ static struct member member_find(const struct member *members, int count, const 
 }
 
 /* A NumericDate (RFC 7519 section 2) in milliseconds. False if it is none, or written with an
- * exponent, as nobody does. Only digits that are too many may mean a time without end. */
+ * exponent, as nobody does. A number too large to hold means: never. */
 static bool token_date(struct member m, int64_t *ms)
 {
     struct slice fraction = m.value, whole = slice_cut(&fraction, '.');
@@ -2580,9 +2542,9 @@ static struct slice cookie_find(struct slice cookies, const char *name)
     return (struct slice){NULL, 0};
 }
 
-/* Copies the request's token to `to`, of SSE_TOKEN_BYTES: that of Authorization (RFC 6750 section
- * 2.1; another scheme there is none of ours), or else of the query, or else the cookie. Returns its
- * length, or sets *why. */
+/* Copies the request's token to `to`, of SSE_TOKEN_BYTES: that of Authorization, if its scheme is
+ * Bearer (RFC 6750 section 2.1); else of the query; else the cookie. Returns its length, or sets
+ * *why. */
 static int token_find(const struct http_request *r, char *to, const char **why)
 {
     struct slice bearer = r->authorization, scheme = slice_cut(&bearer, ' ');
@@ -2638,6 +2600,163 @@ static const char *token_lacks(const struct route *route)
     default:
         return "the token's scope must hold sse:admin";
     }
+}
+
+/* ==== Log =======================================================================================
+ *
+ * A ring of bytes with the user's newest messages, each framed as it goes over the wire, so that
+ * writing any number of them to a stream is one call over at most two stretches of memory.
+ * Invariants: the bytes from tail to head are whole frames, head - tail <= cap <= max_bytes,
+ * next - first <= max_count. The caller holds the user's mutex. */
+
+enum { LOG_FIRST_BYTES = 1024 }; /* a ring begins this small, and doubles when it must */
+
+static void log_reset(struct log *log)
+{
+    log->cap = log->max_bytes < LOG_FIRST_BYTES ? log->max_bytes : LOG_FIRST_BYTES;
+    log->first_at = log->tail = log->head = 0;
+    log->first = log->next = 1;
+}
+
+/* Position where message seq's frame begins, for first <= seq <= next. */
+static uint32_t log_start(const struct log *log, uint64_t seq)
+{
+    return seq == log->next ? log->head : log->starts[seq % log->max_count];
+}
+
+/* Index in the ring of the byte at a position. */
+static uint32_t log_index(const struct log *log, uint32_t position)
+{
+    uint64_t index = (uint64_t)log->first_at + (position - log->tail);
+    return (uint32_t)(index < log->cap ? index : index - log->cap);
+}
+
+static void log_drop_oldest(struct log *log)
+{
+    uint32_t second = log_start(log, log->first + 1);
+    log->first_at = log_index(log, second);
+    log->tail = second;
+    log->first++;
+}
+
+/* Makes room for one more frame: drops the oldest ones, and lets the ring grow. */
+static void log_make_room(struct log *log, uint32_t need)
+{
+    uint64_t cap = log->cap;
+
+    while (log->next - log->first == log->max_count ||
+           (uint64_t)(log->head - log->tail) + need > log->max_bytes)
+        log_drop_oldest(log);
+    need += log->head - log->tail;
+    while (cap < need)
+        cap = cap * 2 < log->max_bytes ? cap * 2 : log->max_bytes;
+    if (cap != log->cap && (uint64_t)log->first_at + (log->head - log->tail) > log->cap) {
+        uint32_t old_end = log->cap - log->first_at; /* wrapped: its older part moves to the end */
+        memmove(log->ring + cap - old_end, log->ring + log->first_at, old_end);
+        log->first_at = (uint32_t)cap - old_end;
+    }
+    log->cap = (uint32_t)cap;
+    if (log->head == log->tail)
+        log->first_at = 0; /* empty: start over, in memory already touched */
+}
+
+static void log_put(struct log *log, const char *bytes, size_t len)
+{
+    uint32_t at = log_index(log, log->head);
+    size_t before_end = log->cap - at < len ? log->cap - at : len;
+    if (len == 0)
+        return;
+    memcpy(log->ring + at, bytes, before_end);
+    memcpy(log->ring, bytes + before_end, len - before_end);
+    log->head += (uint32_t)len;
+}
+
+/* Takes the next line off a body: CR LF, LF and CR each end one, and after the last end there is
+ * one line more. rest->at is NULL when all are taken. */
+static struct slice body_line(struct slice *rest)
+{
+    struct slice line = {rest->at, 0};
+    while (line.len < rest->len && line.at[line.len] != '\n' && line.at[line.len] != '\r')
+        line.len++;
+    size_t used = line.len;
+    if (used == rest->len) {
+        *rest = (struct slice){NULL, 0};
+        return line;
+    }
+    used += line.at[used] == '\r' && used + 1 < rest->len && line.at[used + 1] == '\n' ? 2 : 1;
+    *rest = (struct slice){rest->at + used, rest->len - used};
+    return line;
+}
+
+/* Bytes of the frame's `data:` lines and the empty line that ends it. */
+static uint64_t frame_data_bytes(struct slice body)
+{
+    uint64_t bytes = 1;
+    do
+        bytes += body_line(&body).len + strlen("data: \n");
+    while (body.at);
+    return bytes;
+}
+
+/* Bytes of a whole frame with an id of that many bytes. */
+static uint64_t frame_bytes(size_t id_bytes, struct slice event, struct slice body)
+{
+    size_t name_bytes = event.len ? strlen("event: \n") + event.len : 0;
+    return strlen("id: \n") + id_bytes + name_bytes + frame_data_bytes(body);
+}
+
+static void id_print(struct text *t, uint64_t epoch, uint64_t seq)
+{
+    text_print(t, "%" PRIx64 "-%" PRIu64, epoch, seq);
+}
+
+/* Reads an id exactly as id_print writes it. */
+static bool id_parse(struct slice id, uint64_t *epoch, uint64_t *seq)
+{
+    struct slice rest = id, hex = slice_cut(&rest, '-');
+    char canonical[SSE_ID_BYTES];
+    struct text again = text_over(canonical, sizeof canonical);
+
+    *epoch = 0;
+    for (size_t i = 0; i < hex.len && i < 16 && hex_digit(hex.at[i]) >= 0; i++)
+        *epoch = *epoch * 16 + (unsigned)hex_digit(hex.at[i]);
+    if (!text_number(rest, UINT64_MAX - 1, seq))
+        return false;
+    id_print(&again, *epoch, *seq);
+    return again.len == id.len && memcmp(canonical, id.at, id.len) == 0;
+}
+
+/* Frames a message (WHATWG HTML section 9.2.5) and appends it. `event` may be empty, `body` must
+ * have a non-NULL at. False if the frame alone is over max_bytes; then nothing has changed. */
+static bool log_append(struct log *log, uint64_t epoch, struct slice event, struct slice body)
+{
+    char prefix[SSE_ID_BYTES + SSE_EVENT_BYTES + 16];
+    struct text t = text_over(prefix, sizeof prefix);
+
+    text_string(&t, "id: ");
+    id_print(&t, epoch, log->next);
+    text_string(&t, "\n");
+    if (event.len) {
+        text_string(&t, "event: ");
+        text_put(&t, event.at, event.len);
+        text_string(&t, "\n");
+    }
+    uint64_t bytes = t.len + frame_data_bytes(body);
+    if (bytes > log->max_bytes)
+        return false;
+    log_make_room(log, (uint32_t)bytes);
+    log->starts[log->next % log->max_count] = log->head;
+    log->times_us[log->next % log->max_count] = now_us();
+    log_put(log, prefix, t.len);
+    do {
+        struct slice line = body_line(&body);
+        log_put(log, "data: ", 6);
+        log_put(log, line.at, line.len);
+        log_put(log, "\n", 1);
+    } while (body.at);
+    log_put(log, "\n", 1);
+    log->next++;
+    return true;
 }
 
 /* ==== Users =====================================================================================
@@ -2740,9 +2859,9 @@ static void away_remove(struct sse_server *server, struct user *user)
     pthread_mutex_unlock(&server->away_lock);
 }
 
-/* Takes whoever left longest ago out of the table. NULL if everyone is Connected, or in use at this
- * moment; `any` lets the next one go instead of one in use. The caller holds the table's write
- * lock, so that nobody can be pinned meanwhile. */
+/* Takes whoever left longest ago out of the table. NULL if everyone is Connected, or if who left
+ * first is in use at this moment; with `any`, the next one not in use goes instead. The caller
+ * holds the table's write lock, so that nobody can be pinned meanwhile. */
 static struct user *table_evict_locked(struct sse_server *server, bool any)
 {
     struct user *user = NULL;
@@ -2762,8 +2881,6 @@ static struct user *table_evict_locked(struct sse_server *server, bool any)
     }
     return user;
 }
-
-static void log_reset(struct log *log);
 
 /* A slot never used before, with what it keeps for good: its mutex and its share of memory. */
 static struct user *table_new_slot_locked(struct sse_server *server)
@@ -2839,7 +2956,7 @@ static void user_unpin(struct user *user)
     atomic_fetch_sub(&user->pins, 1);
 }
 
-static bool user_hurry_locked(struct user *user, bool cut);
+static void user_cut_leaving_locked(struct user *user);
 
 /* Whoever is to make room next may still be pinned, by streams that were told to leave and have not
  * done so yet. With `cut`, those whose clients do not read need not finish. False if there are
@@ -2859,14 +2976,16 @@ static bool table_hurry(struct sse_server *server, bool cut)
     if (!user)
         return false;
     pthread_mutex_lock(&user->lock);
-    bool hurried = user_hurry_locked(user, cut);
+    if (cut)
+        user_cut_leaving_locked(user);
+    bool leaving = user->leaving != NULL;
     pthread_mutex_unlock(&user->lock);
     user_unpin(user);
-    return hurried;
+    return leaving;
 }
 
-/* The same, but adds who was never seen. Whoever is to make room may be in use for a moment: that
- * is waited for a little. NULL if nobody can make room: everyone is Connected. */
+/* Like user_find(), but adds a user never seen. Whoever is to make room may be in use for a moment:
+ * that is waited for a little. NULL if nobody can make room: everyone is Connected. */
 static struct user *user_find_or_add(struct sse_server *server, struct slice name)
 {
     enum { TRIES = 128, PATIENT = 32 };
@@ -2905,163 +3024,6 @@ static struct user *user_each(struct sse_server *server, uint32_t *at)
     return user;
 }
 
-/* ==== Log =======================================================================================
- *
- * A ring of bytes with the user's newest messages, each framed as it goes over the wire, so that
- * writing any number of them to a stream is one call over at most two stretches of memory.
- * Invariants: the bytes from tail to head are whole frames, head - tail <= cap <= max_bytes,
- * next - first <= max_count. The caller holds the user's mutex. */
-
-enum { LOG_FIRST_BYTES = 1024 }; /* a ring begins this small, and doubles when it must */
-
-static void log_reset(struct log *log)
-{
-    log->cap = log->max_bytes < LOG_FIRST_BYTES ? log->max_bytes : LOG_FIRST_BYTES;
-    log->origin = log->tail = log->head = 0;
-    log->first = log->next = 1;
-}
-
-/* Position where message seq's frame begins, for first <= seq <= next. */
-static uint32_t log_start(const struct log *log, uint64_t seq)
-{
-    return seq == log->next ? log->head : log->starts[seq % log->max_count];
-}
-
-/* Index in the ring of the byte at a position. */
-static uint32_t log_index(const struct log *log, uint32_t position)
-{
-    uint64_t index = (uint64_t)log->origin + (position - log->tail);
-    return (uint32_t)(index < log->cap ? index : index - log->cap);
-}
-
-static void log_drop_oldest(struct log *log)
-{
-    uint32_t second = log_start(log, log->first + 1);
-    log->origin = log_index(log, second);
-    log->tail = second;
-    log->first++;
-}
-
-/* Makes room for one more frame: drops the oldest ones, and lets the ring grow. */
-static void log_make_room(struct log *log, uint32_t need)
-{
-    uint64_t cap = log->cap;
-
-    while (log->next - log->first == log->max_count ||
-           (uint64_t)(log->head - log->tail) + need > log->max_bytes)
-        log_drop_oldest(log);
-    need += log->head - log->tail;
-    while (cap < need)
-        cap = cap * 2 < log->max_bytes ? cap * 2 : log->max_bytes;
-    if (cap != log->cap && (uint64_t)log->origin + (log->head - log->tail) > log->cap) {
-        uint32_t old_end = log->cap - log->origin; /* wrapped: its older part moves to the end */
-        memmove(log->ring + cap - old_end, log->ring + log->origin, old_end);
-        log->origin = (uint32_t)cap - old_end;
-    }
-    log->cap = (uint32_t)cap;
-    if (log->head == log->tail)
-        log->origin = 0; /* empty: start over, in memory already touched */
-}
-
-static void log_put(struct log *log, const char *bytes, size_t len)
-{
-    uint32_t at = log_index(log, log->head);
-    size_t before_end = log->cap - at < len ? log->cap - at : len;
-    if (len == 0)
-        return;
-    memcpy(log->ring + at, bytes, before_end);
-    memcpy(log->ring, bytes + before_end, len - before_end);
-    log->head += (uint32_t)len;
-}
-
-/* Takes the next line off a body: CR LF, LF and CR each end one, and after the last end there is
- * one line more. rest->at is NULL when all are taken. */
-static struct slice body_line(struct slice *rest)
-{
-    struct slice line = {rest->at, 0};
-    while (line.len < rest->len && line.at[line.len] != '\n' && line.at[line.len] != '\r')
-        line.len++;
-    size_t used = line.len;
-    if (used == rest->len) {
-        *rest = (struct slice){NULL, 0};
-        return line;
-    }
-    used += line.at[used] == '\r' && used + 1 < rest->len && line.at[used + 1] == '\n' ? 2 : 1;
-    *rest = (struct slice){rest->at + used, rest->len - used};
-    return line;
-}
-
-/* Bytes of the frame's `data:` lines and the empty line that ends it. */
-static uint64_t frame_data_bytes(struct slice body)
-{
-    uint64_t bytes = 1;
-    do
-        bytes += body_line(&body).len + strlen("data: \n");
-    while (body.at);
-    return bytes;
-}
-
-/* Bytes of a whole frame with an id of that many bytes. */
-static uint64_t frame_bytes(size_t id_bytes, struct slice event, struct slice body)
-{
-    size_t name_bytes = event.len ? strlen("event: \n") + event.len : 0;
-    return strlen("id: \n") + id_bytes + name_bytes + frame_data_bytes(body);
-}
-
-static void id_print(struct text *t, uint64_t epoch, uint64_t seq)
-{
-    text_print(t, "%" PRIx64 "-%" PRIu64, epoch, seq);
-}
-
-/* Reads an id exactly as id_print writes it. */
-static bool id_parse(struct slice id, uint64_t *epoch, uint64_t *seq)
-{
-    struct slice rest = id, hex = slice_cut(&rest, '-');
-    char canonical[SSE_ID_BYTES];
-    struct text again = text_over(canonical, sizeof canonical);
-
-    *epoch = 0;
-    for (size_t i = 0; i < hex.len && i < 16 && hex_digit(hex.at[i]) >= 0; i++)
-        *epoch = *epoch * 16 + (unsigned)hex_digit(hex.at[i]);
-    if (!text_number(rest, UINT64_MAX - 1, seq))
-        return false;
-    id_print(&again, *epoch, *seq);
-    return again.len == id.len && memcmp(canonical, id.at, id.len) == 0;
-}
-
-/* Frames a message (WHATWG HTML section 9.2.5) and appends it. `event` may be empty, `body` must
- * have a non-NULL at. False if the frame alone is over max_bytes; then nothing has changed. */
-static bool log_append(struct log *log, uint64_t epoch, struct slice event, struct slice body)
-{
-    char prefix[SSE_ID_BYTES + SSE_EVENT_BYTES + 16];
-    struct text t = text_over(prefix, sizeof prefix);
-
-    text_string(&t, "id: ");
-    id_print(&t, epoch, log->next);
-    text_string(&t, "\n");
-    if (event.len) {
-        text_string(&t, "event: ");
-        text_put(&t, event.at, event.len);
-        text_string(&t, "\n");
-    }
-    uint64_t bytes = t.len + frame_data_bytes(body);
-    if (bytes > log->max_bytes)
-        return false;
-    log_make_room(log, (uint32_t)bytes);
-    log->starts[log->next % log->max_count] = log->head;
-    log->times_us[log->next % log->max_count] = now_us();
-    log_put(log, prefix, t.len);
-    do {
-        struct slice line = body_line(&body);
-        log_put(log, "data: ", 6);
-        log_put(log, line.at, line.len);
-        log_put(log, "\n", 1);
-    } while (body.at);
-    log_put(log, "\n", 1);
-    log->next++;
-    return true;
-}
-
 /* ==== Streams ===================================================================================
  *
  * A stream is a cursor into its user's log, and everything it is ever sent goes through
@@ -3072,7 +3034,7 @@ static bool log_append(struct log *log, uint64_t epoch, struct slice event, stru
 #define KEEP_ALIVE_TEXT "<3: Keep alive"
 
 /* As a message or as a comment (WHATWG HTML section 9.2.5), for which a browser tells nobody. */
-static struct slice keep_alive(const struct sse_config *config)
+static struct slice keep_alive_frame(const struct sse_config *config)
 {
     return slice_of(config->heartbeat_comment ? ": " KEEP_ALIVE_TEXT "\n\n"
                                               : "data: " KEEP_ALIVE_TEXT "\n\n");
@@ -3136,18 +3098,17 @@ static void stream_end_locked(struct sse_server *server, struct stream *s)
     s->leaving = false;
 }
 
-/* Are there streams that were told to leave and have not done so yet? With `cut`, those whose
- * sockets are full go now, with what they still had to say. */
-static bool user_hurry_locked(struct user *user, bool cut)
+/* Of the streams that were told to leave, those whose sockets are full go now, with what they still
+ * had to say. */
+static void user_cut_leaving_locked(struct user *user)
 {
-    for (struct stream *s = user->leaving; cut && s; s = s->next) {
+    for (struct stream *s = user->leaving; s; s = s->next) {
         if (!s->behind)
             continue;
         s->gone = true;
         shutdown(s->transport->fd, SHUT_RDWR); /* ends a poll() for room in its socket, too */
         stream_wake_locked(s);
     }
-    return user->leaving != NULL;
 }
 
 /* What is due: its own bytes, then the log from the cursor to its end. */
@@ -3251,6 +3212,12 @@ static void stream_flush_locked(struct sse_server *server, struct stream *s)
     }
 }
 
+/* Why a connect is refused, beside SSE_ESTOPPING: no public function returns these. */
+enum {
+    SSE_EBUSY = -9, /* the user holds max_streams streams already */
+    SSE_EHELD = -10 /* a hold of the user has not run out */
+};
+
 /* May this user open one more stream? SSE_OK, SSE_ESTOPPING, SSE_EHELD or SSE_EBUSY. */
 static int user_admits_locked(struct sse_server *server, struct user *user)
 {
@@ -3306,7 +3273,7 @@ static int stream_open(struct sse_server *server, struct user *user, struct slic
         text_print(out, "retry: %u\n\nid: ", server->config.retry_ms);
         id_print(out, user->epoch, s->seq - 1);
         text_print(out, "\ndata: User '%s' connected\n\n", user->name);
-        struct slice beat = keep_alive(&server->config);
+        struct slice beat = keep_alive_frame(&server->config);
         text_put(out, beat.at, beat.len);
         text_put(out, gap.at, gap.len);
         s->own = (struct slice){out->at, out->len};
@@ -3353,9 +3320,10 @@ static void stream_dismiss_locked(struct sse_server *server, struct stream *s, e
     stream_wake_locked(s);
 }
 
-/* One turn of the stream's thread: writes what is due. False when the stream is over. At every
- * heartbeat something is written, so a peer that vanished without a word has left one unanswered
- * for almost two when the second comes: hence one and three quarters. */
+/* One turn of the stream's thread: writes what is due. False when the stream is over. Something is
+ * written at every heartbeat. A peer that vanished just after one has acknowledged nothing for
+ * almost two intervals when the second comes: so silence for one and three quarters means that it
+ * is gone. */
 static bool stream_turn_locked(struct sse_server *server, struct stream *s,
                                struct stream_course *course)
 {
@@ -3364,7 +3332,7 @@ static bool stream_turn_locked(struct sse_server *server, struct stream *s,
 
     if (beat) {
         if (s->bye == STAY && !s->behind)
-            s->own = keep_alive(&server->config);
+            s->own = keep_alive_frame(&server->config);
         bool late = now - course->beat_ms >= interval; /* the machine slept: start over */
         course->beat_ms = (late ? now : course->beat_ms) + interval;
     }
@@ -3416,7 +3384,7 @@ static bool stream_sleep_locked(struct stream *s, const struct stream_course *co
         /* A leaving stream may have been shut for reading: that would end every poll. */
         struct pollfd on = {.fd = s->transport->fd, .events = POLLOUT};
         if (s->bye == STAY)
-            on.events = (short)(on.events | transport_hears(s->transport));
+            on.events = (short)(on.events | transport_stream_events(s->transport));
         s->polling = true;
         pthread_mutex_unlock(&s->user->lock);
         int n = poll(&on, 1, left > 0 ? (int)left : 0);
@@ -3458,7 +3426,10 @@ static bool stream_run(struct sse_server *server, struct stream *s)
 
 /* ==== Messaging =================================================================================
  *
- * What embedders call, and what the routes are built on. */
+ * What embedders call, and what the routes are built on. A message is appended first and written
+ * afterwards: each stream that keeps up is written once, whatever has come by then, and receipts
+ * are read off the cursors. Invariant: with `unwritten` at the end of the log, no stream that keeps
+ * up is due anything. */
 
 static bool event_is_valid(struct slice event)
 {
@@ -3590,7 +3561,7 @@ int sse_send(struct sse_server *server, const char *user, const char *event, con
 
     receipt = receipt ? receipt : &unasked;
     *receipt = (struct sse_receipt){.users = 0};
-    if (!text_is_user(name.at, name.len) ||
+    if (!text_is_user_id(name.at, name.len) ||
         !message_arguments(event, data, len, &event_name, &body))
         return SSE_EINVAL;
     struct user *found = user_find(server, name);
@@ -3659,7 +3630,7 @@ static void user_dismiss_locked(struct sse_server *server, struct user *user, en
 int sse_disconnect(struct sse_server *server, const char *user, unsigned hold_s)
 {
     struct slice name = slice_of(user);
-    if (!text_is_user(name.at, name.len) || hold_s > SSE_HOLD_MAX_S)
+    if (!text_is_user_id(name.at, name.len) || hold_s > SSE_HOLD_MAX_S)
         return SSE_EINVAL;
     struct user *found = user_find(server, name);
     if (!found)
@@ -3687,7 +3658,7 @@ static struct sse_user_status user_status(struct user *user)
 int sse_status(struct sse_server *server, const char *user, struct sse_user_status *status)
 {
     struct slice name = slice_of(user);
-    if (!text_is_user(name.at, name.len))
+    if (!text_is_user_id(name.at, name.len))
         return SSE_EINVAL;
     struct user *found = user_find(server, name);
     if (!found)
@@ -3713,7 +3684,7 @@ int sse_pause(struct sse_server *server, unsigned ms)
  *
  * Handlers return a status and write a body; here it becomes bytes in the connection's output
  * buffer, where the answers to pipelined requests gather and go out in one write. A body that
- * outgrows its scratch turns chunked. */
+ * outgrows its scratch turns chunked. Every answer is counted and logged here, too. */
 
 /* One request and its answer. */
 struct sse_exchange {
@@ -3811,7 +3782,7 @@ static const char *status_title(int status)
 }
 
 /* One more of them: /metrics tells how many. */
-static void count(atomic_ullong *of)
+static void counter_add(atomic_ullong *of)
 {
     atomic_fetch_add_explicit(of, 1, memory_order_relaxed);
 }
@@ -3826,7 +3797,9 @@ static void problem_write(struct text *t, int status, const char *detail)
     text_string(t, "}\n");
 }
 
-/* Writes the output buffer out, however long the client takes up to SSE_ANSWER_MS. */
+/* To settle is to write the streams of gathered messages and to put their answers into the output
+ * buffer; to flush is to write that buffer out, however long the client takes up to SSE_ANSWER_MS;
+ * to drain is to do both. False if the client no longer takes it. */
 static bool conn_flush(struct conn *c)
 {
     bool written =
@@ -3837,7 +3810,6 @@ static bool conn_flush(struct conn *c)
 
 static bool conn_settle(struct conn *c);
 
-/* Writes out all that is due, answers to gathered messages included. */
 static bool conn_drain(struct conn *c)
 {
     return conn_settle(c) && (c->out.len == 0 || conn_flush(c));
@@ -4022,7 +3994,7 @@ int sse_fail(struct sse_exchange *x, int status, const char *format, ...)
         detail[0] = 0;
     va_end(args);
     x->type = "application/problem+json";
-    x->lost = x->chunked; /* too late to say so: the answer has begun as another */
+    x->lost |= x->chunked; /* too late to say so: the answer has begun as another */
     x->close |= x->lost;
     x->fields.len = 0; /* they belonged to the other answer */
     problem_write(&x->answer, status, detail);
@@ -4041,7 +4013,7 @@ static int exchange_refuse(struct sse_exchange *x, enum refusal why, int status,
     if (vsnprintf(detail, sizeof detail, format, args) < 0)
         detail[0] = 0;
     va_end(args);
-    count(&x->server->refusals[why]);
+    counter_add(&x->server->refusals[why]);
     return sse_fail(x, status, "%s", detail);
 }
 
@@ -4067,7 +4039,7 @@ static int exchange_fail(struct sse_exchange *x, int code)
                                "user '%s' holds as many streams as one may (%u)", x->user,
                                config->max_streams);
     case SSE_EHELD:
-        count(&x->server->refusals[REFUSED_HELD]);
+        counter_add(&x->server->refusals[REFUSED_HELD]);
         return 204; /* tells an EventSource to stay away (WHATWG HTML section 9.2.2) */
     default:
         return sse_fail(x, 500, "unexpected error %d", code);
@@ -4187,7 +4159,7 @@ static void access_log(const struct sse_exchange *x, int status)
 static void exchange_note(struct sse_exchange *x, int status)
 {
     size_t row = x->route ? (size_t)(x->route - x->server->routes) : SSE_ROUTES;
-    count(&x->server->requests[row][status_index(status)]);
+    counter_add(&x->server->requests[row][status_index(status)]);
     if (x->server->config.access_log)
         access_log(x, status);
 }
@@ -4195,7 +4167,10 @@ static void exchange_note(struct sse_exchange *x, int status)
 /* ==== Exchanges =================================================================================
  *
  * From a parsed head to an answer: find the route, check who asks, receive the body, call the
- * handler. Checks come before the body, so that nobody uploads in vain. */
+ * handler. Checks come before the body, so that nobody uploads in vain. What checks returns 0 to go
+ * on, or the status to answer; what receives returns 1, 0 if the client has gone, or minus a
+ * status; a handler returns a status from 200 on, ANSWER_LATER if conn_settle() will answer, or 0
+ * if it has ended the connection. */
 
 /* Equal, or equal up to {userId}, which stands for one segment. */
 static bool route_matches(const struct route *route, struct slice path)
@@ -4372,7 +4347,7 @@ static int exchange_user(struct sse_exchange *x)
     struct slice segment = {x->request.path.at + before, x->request.path.len - before};
     int n = brace ? percent_decode(segment, false, x->user, SSE_USER_BYTES) : 0;
 
-    if (brace && (n < 0 || !text_is_user(x->user, (size_t)n)))
+    if (brace && (n < 0 || !text_is_user_id(x->user, (size_t)n)))
         return sse_fail(x, 400,
                         "a user id is 1 to %d bytes of UTF-8, percent-encoded, without control "
                         "characters, and not . or ..",
@@ -4425,7 +4400,7 @@ static int exchange_check(struct sse_exchange *x)
     x->route = route_find(x->server, r->path);
     if (!x->route && !(x->is_options && slice_is(r->path, "*"))) {
         x->is_options = false;
-        return sse_fail(x, 404, "there is no such path here; the routes begin with /sse/");
+        return sse_fail(x, 404, "there is no such path here; /openapi.json lists those there are");
     }
     if (r->expect.at && r->minor > 0 && !slice_is_nocase(r->expect, "100-continue"))
         return sse_fail(x, 417, "of all expectations only 100-continue is known here");
@@ -4433,13 +4408,13 @@ static int exchange_check(struct sse_exchange *x)
         return 0;
     if (!route_allows(x->route, r->method))
         return sse_fail(x, 405, "this path takes %s", x->route->methods);
-    if (x->route->is_private && (objection = origin_objection(x->server, r)))
+    if (!x->route->is_open && (objection = origin_objection(x->server, r)))
         return exchange_refuse(x, REFUSED_ORIGIN, 403, "%s", objection);
     bool guarded = x->server->config.auth_secret && x->route->access != SSE_ANYONE;
     return guarded ? exchange_authorize(x) : exchange_user(x);
 }
 
-/* Of a request that was not read to its end, for what its verdict says. */
+/* Answers a request that could not be read to its end; `status` is the verdict's. */
 static int exchange_abandon(struct sse_exchange *x, int status)
 {
     const char *why = x->request.why;
@@ -4448,7 +4423,9 @@ static int exchange_abandon(struct sse_exchange *x, int status)
     case 408:
         return exchange_refuse(
             x, REFUSED_LATE, 408,
-            "the request did not arrive in time: 10 s for its head, 30 s for its body");
+            "the request did not arrive in time: %d s for its head, %d s for its "
+            "body",
+            SSE_HEAD_MS / 1000, SSE_BODY_MS / 1000);
     case 503:
         return exchange_refuse(x, REFUSED_BODIES, 503, "too many large bodies are being received");
     case 413:
@@ -4466,7 +4443,7 @@ static int exchange_answer(struct sse_exchange *x)
 {
     int status = exchange_check(x);
 
-    if (status) { /* nobody need upload a body in vain: if it is not here yet, the answer ends it */
+    if (status) { /* a body that is not here yet need not come: then the connection closes */
         x->close |= http_has_body(&x->request) && body_receive(x, false, 0) <= 0;
         return status;
     }
@@ -4486,7 +4463,7 @@ static int exchange_answer(struct sse_exchange *x)
         return 0;
     status = route->handler(x, route->arg);
     if (status == 0 && route->is_stream)
-        return 0; /* the stream is over, and *x is gone */
+        return 0; /* the connection has had its answer; *x may be gone */
     if (status == ANSWER_LATER && route->gathers)
         return ANSWER_LATER;
     if (status < 200 || status > 599)
@@ -4817,6 +4794,14 @@ static int handle_users(struct sse_exchange *x, void *arg)
     return 200;
 }
 
+static unsigned server_connections(struct sse_server *server)
+{
+    pthread_mutex_lock(&server->conns_lock);
+    unsigned open = server->conns_open;
+    pthread_mutex_unlock(&server->conns_lock);
+    return open;
+}
+
 static int handle_health(struct sse_exchange *x, void *arg)
 {
     struct sse_server *server = x->server;
@@ -4825,14 +4810,11 @@ static int handle_health(struct sse_exchange *x, void *arg)
     pthread_rwlock_rdlock(&server->table_lock);
     unsigned users = server->users_made;
     pthread_rwlock_unlock(&server->table_lock);
-    pthread_mutex_lock(&server->conns_lock);
-    unsigned connections = server->conns_open;
-    pthread_mutex_unlock(&server->conns_lock);
     sse_print(x,
               "{\"status\":\"ok\",\"version\":\"" SSE_VERSION "\",\"uptime_seconds\":%" PRId64
               ",\"users\":%u,\"streams\":%u,\"connections\":%u}\n",
               (now_ms() - server->started_ms) / 1000, users, atomic_load(&server->stream_count),
-              connections);
+              server_connections(server));
     return 200;
 }
 
@@ -4938,30 +4920,14 @@ static const struct {
      "Streams closed because their client read too slowly and fell out of the history."},
 };
 
-static const char *const REFUSAL_REASONS[REFUSALS] = {[REFUSED_MALFORMED] = "malformed",
-                                                      [REFUSED_LATE] = "timeout",
-                                                      [REFUSED_SIZE] = "too_large",
-                                                      [REFUSED_ORIGIN] = "origin",
-                                                      [REFUSED_TOKEN] = "token",
-                                                      [REFUSED_RIGHTS] = "scope",
-                                                      [REFUSED_HELD] = "held",
-                                                      [REFUSED_STREAMS] = "max_streams",
-                                                      [REFUSED_USERS] = "max_users",
-                                                      [REFUSED_BODIES] = "bodies",
-                                                      [REFUSED_CONNECTIONS] = "max_connections",
-                                                      [REFUSED_THREADS] = "threads",
-                                                      [REFUSED_HANDSHAKE] = "handshake",
-                                                      [REFUSED_MEMORY] = "memory",
-                                                      [REFUSED_STOPPING] = "stopping"};
-
 static void metric_head(struct sse_exchange *x, const char *name, const char *type,
                         const char *help)
 {
     sse_print(x, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-static void metric(struct sse_exchange *x, const char *name, const char *type, const char *help,
-                   uint64_t value)
+static void metric_write(struct sse_exchange *x, const char *name, const char *type,
+                         const char *help, uint64_t value)
 {
     metric_head(x, name, type, help);
     sse_print(x, "%s %" PRIu64 "\n", name, value);
@@ -4975,42 +4941,42 @@ static void metric_seconds(struct sse_exchange *x, const char *name, const char 
     sse_print(x, "%s %" PRIu64 ".%06u\n", name, us / 1000000, (unsigned)(us % 1000000));
 }
 
-/* Adds up what was counted of all users. Returns how many of them are Connected. */
-static unsigned tally_sum(struct sse_server *server, struct tally *sum, unsigned *users)
+/* Adds up what was counted of all users, and how many of them are connected. */
+static void tally_sum(struct sse_server *server, struct tally *sum, unsigned *users,
+                      unsigned *connected)
 {
     enum { NUMBERS = sizeof *sum / sizeof(uint64_t) };
     uint64_t *to = (uint64_t *)(void *)sum;
     struct user *user;
-    unsigned connected = 0;
 
     *sum = (struct tally){.messages = 0};
-    *users = 0;
+    *users = *connected = 0;
     for (uint32_t at = 0; (user = user_each(server, &at)); ++*users) {
         pthread_mutex_lock(&user->lock);
         const uint64_t *from = (const uint64_t *)(const void *)&user->tally;
         for (size_t i = 0; i < NUMBERS; i++)
             to[i] += from[i];
-        connected += user->stream_count > 0;
+        *connected += user->stream_count > 0;
         pthread_mutex_unlock(&user->lock);
         user_unpin(user);
     }
-    return connected;
 }
 
 static void metrics_of_messages(struct sse_exchange *x)
 {
     struct sse_server *server = x->server;
     struct tally sum;
-    unsigned users, connected = tally_sum(server, &sum, &users);
+    unsigned users, connected;
     uint64_t count = 0;
 
+    tally_sum(server, &sum, &users, &connected);
     metric_head(x, "sse_users", "gauge", "Users in the table, by their state.");
     sse_print(x, "sse_users{state=\"connected\"} %u\nsse_users{state=\"disconnected\"} %u\n",
               connected, users - connected);
-    metric(x, "sse_streams", "gauge", "Open streams.", atomic_load(&server->stream_count));
+    metric_write(x, "sse_streams", "gauge", "Open streams.", atomic_load(&server->stream_count));
     for (size_t i = 0; i < sizeof TALLIES / sizeof *TALLIES; i++)
-        metric(x, TALLIES[i].name, "counter", TALLIES[i].help,
-               *(const uint64_t *)(const void *)((const char *)&sum + TALLIES[i].offset));
+        metric_write(x, TALLIES[i].name, "counter", TALLIES[i].help,
+                     *(const uint64_t *)(const void *)((const char *)&sum + TALLIES[i].offset));
     static const char name[] = "sse_delivery_duration_seconds";
     metric_head(x, name, "histogram",
                 "From a message's place in the history to its last byte on a stream that was open "
@@ -5077,28 +5043,27 @@ static void metrics_of_process(struct sse_exchange *x)
     pthread_rwlock_rdlock(&server->table_lock);
     uint64_t evictions = server->evictions;
     pthread_rwlock_unlock(&server->table_lock);
-    pthread_mutex_lock(&server->conns_lock);
-    unsigned connections = server->conns_open;
-    pthread_mutex_unlock(&server->conns_lock);
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
 
-    metric(x, "sse_evictions_total", "counter", "Users that made room for others.", evictions);
-    metric(x, "sse_users_limit", "gauge", "Users that the table has room for.",
-           server->config.max_users);
-    metric(x, "sse_connections", "gauge", "Open connections, each with a thread.", connections);
-    metric(x, "sse_connections_limit", "gauge", "Connections that are served at once.",
-           server->config.max_connections);
-    metric(x, "sse_memory_limit_bytes", "gauge", "Memory that the server can need at most.",
-           sse_memory(server, NULL, 0));
+    metric_write(x, "sse_evictions_total", "counter", "Users that made room for others.",
+                 evictions);
+    metric_write(x, "sse_users_limit", "gauge", "Users that the table has room for.",
+                 server->config.max_users);
+    metric_write(x, "sse_connections", "gauge", "Open connections, each with a thread.",
+                 server_connections(server));
+    metric_write(x, "sse_connections_limit", "gauge", "Connections that are served at once.",
+                 server->config.max_connections);
+    metric_write(x, "sse_memory_limit_bytes", "gauge", "Memory that the server can need at most.",
+                 sse_memory(server, NULL, 0));
     metric_seconds(x, "sse_uptime_seconds", "gauge", "Time since the server was created.",
                    (uint64_t)(now_ms() - server->started_ms) * 1000);
     metric_seconds(x, "process_cpu_seconds_total", "counter", "Processor time of the process.",
                    (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000);
     if (threads)
-        metric(x, "process_threads", "gauge", "Threads of the process.", threads);
+        metric_write(x, "process_threads", "gauge", "Threads of the process.", threads);
     if (pages)
-        metric(x, "process_resident_memory_bytes", "gauge", "Resident memory of the process.",
-               pages * (uint64_t)sysconf(_SC_PAGESIZE));
+        metric_write(x, "process_resident_memory_bytes", "gauge", "Resident memory of the process.",
+                     pages * (uint64_t)sysconf(_SC_PAGESIZE));
     metric_head(x, "sse_build_info", "gauge", "The version that runs; always 1.");
     sse_print(x, "sse_build_info{version=\"" SSE_VERSION "\"} 1\n");
 }
@@ -5116,7 +5081,8 @@ static int handle_metrics(struct sse_exchange *x, void *arg)
 /* ==== OpenAPI ===================================================================================
  *
  * The routes described for programs (OpenAPI 3.1.0), from the list that they are found in. JSON
- * stands here with ' for its quotes; describe() turns them. */
+ * stands here with ' for its quotes, which openapi_write() turns: so no text in this section may
+ * hold an apostrophe of its own. */
 
 static const struct {
     const char *name, *summary, *schema;
@@ -5171,7 +5137,7 @@ static const struct {
 #undef COUNTED
 
 /* Writes JSON, with " for every '. */
-static void describe(struct sse_exchange *x, const char *json)
+static void openapi_write(struct sse_exchange *x, const char *json)
 {
     for (size_t n; *json; json += n) {
         n = strcspn(json, "'");
@@ -5181,96 +5147,95 @@ static void describe(struct sse_exchange *x, const char *json)
 }
 
 /* Writes `lead`, then a string, which may hold anything. */
-static void describe_string(struct sse_exchange *x, const char *lead, const char *string)
+static void openapi_string(struct sse_exchange *x, const char *lead, const char *string)
 {
-    describe(x, lead);
+    openapi_write(x, lead);
     sse_write_json_string(x, string, strlen(string));
 }
 
-static void describe_parameter(struct sse_exchange *x, const char *name, const char *place)
+static void openapi_parameter(struct sse_exchange *x, const char *name, const char *place)
 {
     for (size_t i = 0; i < sizeof PARAMETERS / sizeof *PARAMETERS; i++) {
         if (strcmp(PARAMETERS[i].name, name) != 0)
             continue;
-        describe_string(x, "{'name':", name);
-        describe_string(x, ",'in':", place);
-        describe(x, strcmp(place, "path") == 0 ? ",'required':true" : "");
-        describe_string(x, ",'description':", PARAMETERS[i].summary);
-        describe(x, ",'schema':{");
-        describe(x, PARAMETERS[i].schema);
-        describe(x, "}}");
+        openapi_string(x, "{'name':", name);
+        openapi_string(x, ",'in':", place);
+        openapi_write(x, strcmp(place, "path") == 0 ? ",'required':true" : "");
+        openapi_string(x, ",'description':", PARAMETERS[i].summary);
+        openapi_write(x, ",'schema':{");
+        openapi_write(x, PARAMETERS[i].schema);
+        openapi_write(x, "}}");
     }
 }
 
 /* What is answered if all is well; an error comes with a problem document. What an embedder's
  * handler answers only that knows. */
-static void describe_answers(struct sse_exchange *x, const struct route *route)
+static void openapi_answers(struct sse_exchange *x, const struct route *route)
 {
-    describe(x, ",'responses':{");
+    openapi_write(x, ",'responses':{");
     for (size_t i = 0; route->gives && i < sizeof CONTENTS / sizeof *CONTENTS; i++) {
         if (strcmp(CONTENTS[i].name, route->gives) != 0)
             continue;
         sse_print(x, "\"%d\":", CONTENTS[i].status);
-        describe_string(x, "{'description':", CONTENTS[i].summary);
-        describe_string(x, ",'content':{", CONTENTS[i].media);
-        describe(x, ":{'schema':{");
-        describe(x, CONTENTS[i].schema);
-        describe(x, "}}}},");
+        openapi_string(x, "{'description':", CONTENTS[i].summary);
+        openapi_string(x, ",'content':{", CONTENTS[i].media);
+        openapi_write(x, ":{'schema':{");
+        openapi_write(x, CONTENTS[i].schema);
+        openapi_write(x, "}}}},");
     }
     if (route->is_stream)
-        describe(x, "'204':{'description':'the user is to stay away: see hold'},");
+        openapi_write(x, "'204':{'description':'the user is to stay away: see hold'},");
     if (!route->gives)
-        describe(x, "'default':{'description':'of the program around'},");
-    describe(x, "'4XX':{'$ref':'#/components/responses/Problem'},"
-                "'5XX':{'$ref':'#/components/responses/Problem'}}");
+        openapi_write(x, "'default':{'description':'of the program around'},");
+    openapi_write(x, "'4XX':{'$ref':'#/components/responses/Problem'},"
+                     "'5XX':{'$ref':'#/components/responses/Problem'}}");
 }
 
 /* One method of a route. */
-static void describe_operation(struct sse_exchange *x, const struct route *route,
-                               const char *method)
+static void openapi_operation(struct sse_exchange *x, const struct route *route, const char *method)
 {
     bool has_user = strchr(route->path, '{') != NULL, is_post = strcmp(method, "post") == 0;
 
-    describe_string(x, "", method);
-    describe_string(x, ":{'summary':", route->summary ? route->summary : "");
-    describe(x, ",'operationId':'");
+    openapi_string(x, "", method);
+    openapi_string(x, ":{'summary':", route->summary ? route->summary : "");
+    openapi_write(x, ",'operationId':'");
     sse_print(x, "%s", method);
     for (const char *at = route->path; *at; at++)
         sse_write(x, char_is_alnum(*at) ? at : "_", 1);
-    describe(x, "','parameters':[");
+    openapi_write(x, "','parameters':[");
     if (has_user)
-        describe_parameter(x, "userId", "path");
-    describe(x, has_user && route->query ? "," : "");
+        openapi_parameter(x, "userId", "path");
+    openapi_write(x, has_user && route->query ? "," : "");
     if (route->query)
-        describe_parameter(x, route->query, "query");
-    describe(x, "]");
+        openapi_parameter(x, route->query, "query");
+    openapi_write(x, "]");
     if (is_post && route->takes_body)
-        describe(x, ",'requestBody':{'required':true,'content':{'text/plain':{'schema':"
-                    "{'type':'string','default':'hello'}}}}");
+        openapi_write(x, ",'requestBody':{'required':true,'content':{'text/plain':{'schema':"
+                         "{'type':'string','default':'hello'}}}}");
     if (x->server->config.auth_secret)
-        describe(x, route->access == SSE_ANYONE
-                        ? ",'security':[]"
-                        : ",'security':[{'bearer':[]},{'query':[]},{'cookie':[]}]");
-    describe_answers(x, route);
-    describe(x, "}");
+        openapi_write(x, route->access == SSE_ANYONE
+                             ? ",'security':[]"
+                             : ",'security':[{'bearer':[]},{'query':[]},{'cookie':[]}]");
+    openapi_answers(x, route);
+    openapi_write(x, "}");
 }
 
-static void describe_routes(struct sse_exchange *x)
+static void openapi_routes(struct sse_exchange *x)
 {
     const struct sse_server *server = x->server;
-    describe(x, ",'paths':{");
+    openapi_write(x, ",'paths':{");
     for (const struct route *r = server->routes; r < server->routes + server->route_count; r++) {
         bool get = strstr(r->methods, "GET") != NULL, post = strstr(r->methods, "POST") != NULL;
-        describe_string(x, r > server->routes ? "," : "", r->path);
-        describe(x, ":{");
+        openapi_string(x, r > server->routes ? "," : "", r->path);
+        openapi_write(x, ":{");
         if (get)
-            describe_operation(x, r, "get");
-        describe(x, get && post ? "," : "");
+            openapi_operation(x, r, "get");
+        openapi_write(x, get && post ? "," : "");
         if (post)
-            describe_operation(x, r, "post");
-        describe(x, "}");
+            openapi_operation(x, r, "post");
+        openapi_write(x, "}");
     }
-    describe(x, "}");
+    openapi_write(x, "}");
 }
 
 static int handle_openapi(struct sse_exchange *x, void *arg)
@@ -5279,26 +5244,27 @@ static int handle_openapi(struct sse_exchange *x, void *arg)
     struct slice authority = x->request.authority;
     (void)arg;
 
-    describe(x, "{'openapi':'3.1.0','info':{'title':'sse','version':'" SSE_VERSION "',"
-                "'summary':'Per-user push over Server-Sent Events',"
-                "'license':{'name':'MIT','identifier':'MIT'}},'servers':[{'url':'");
+    openapi_write(x, "{'openapi':'3.1.0','info':{'title':'sse','version':'" SSE_VERSION "',"
+                     "'summary':'Per-user push over Server-Sent Events',"
+                     "'license':{'name':'MIT','identifier':'MIT'}},'servers':[{'url':'");
     sse_print(x, "%s://", config->cert_file ? "https" : "http");
     if (authority.len) /* as it was asked for: host and port, which the parser has looked at */
         sse_write(x, authority.at, authority.len);
     else
         sse_print(x, "localhost:%u", x->server->port);
-    describe(x, "'}],'security':[]");
-    describe_routes(x);
-    describe(x, ",'components':{'responses':{'Problem':{'description':'what was wrong, and what "
-                "would be right','content':{'application/problem+json':{'schema':{'type':'object',"
-                "'properties':{'title':{'type':'string'},'status':{'type':'integer'},"
-                "'detail':{'type':'string'}}}}}}}");
+    openapi_write(x, "'}],'security':[]");
+    openapi_routes(x);
+    openapi_write(
+        x, ",'components':{'responses':{'Problem':{'description':'what was wrong, and what "
+           "would be right','content':{'application/problem+json':{'schema':{'type':'object',"
+           "'properties':{'title':{'type':'string'},'status':{'type':'integer'},"
+           "'detail':{'type':'string'}}}}}}}");
     if (config->auth_secret)
-        describe(x, ",'securitySchemes':{"
-                    "'bearer':{'type':'http','scheme':'bearer','bearerFormat':'JWT'},"
-                    "'query':{'type':'apiKey','in':'query','name':'access_token'},"
-                    "'cookie':{'type':'apiKey','in':'cookie','name':'sse_token'}}");
-    describe(x, "}}\n");
+        openapi_write(x, ",'securitySchemes':{"
+                         "'bearer':{'type':'http','scheme':'bearer','bearerFormat':'JWT'},"
+                         "'query':{'type':'apiKey','in':'query','name':'access_token'},"
+                         "'cookie':{'type':'apiKey','in':'cookie','name':'sse_token'}}");
+    openapi_write(x, "}}\n");
     return 200;
 }
 
@@ -5315,7 +5281,8 @@ static const char PAGE_STYLE[] =
     "body { font: 1rem/1.45 system-ui, sans-serif; max-width: 80rem; margin: 0 auto;\n"
     "  padding: 0 1rem 3rem; background: Canvas } [hidden] { display: none !important }\n"
     "h2 { margin: 2rem 0 .3rem } h3 { margin: 0; font-size: 1rem; overflow-wrap: anywhere }\n"
-    "p { margin: .3rem 0 .7rem; max-width: 65ch } table { border-collapse: collapse }\n"
+    "p { margin: .3rem 0 .7rem; max-width: 65ch }\n"
+    "table { border-collapse: collapse; font-size: .9rem }\n"
     "code, output, .log { font: .85rem/1.4 ui-monospace, monospace; overflow-wrap: anywhere }\n"
     "form, .row { display: flex; flex-wrap: wrap; gap: .6rem; align-items: end; margin: .5rem 0 }\n"
     ".row > span { flex: 1 } label { display: grid; font-size: .85rem } .check { display: flex }\n"
@@ -5354,8 +5321,8 @@ static const char PAGE_BODY[] =
     "<p id='full' role='status' class='bad'></p>\n"
     "<div id='streams' class='cards'></div>\n"
     "<h2>Users</h2>\n"
-    "<p>Everyone who was connected or sent something. Queued are messages that no stream has had\n"
-    "yet: they wait for the user to come.</p>\n"
+    "<p>Everyone who ever connected or was sent something. Queued are messages that no stream has\n"
+    "had yet: they wait for the user to come.</p>\n"
     "<table><thead><tr><th>User<th>State<th>Streams<th>Queued</thead><tbody id='users'></table>\n"
     "<p id='listed' class='dim'></p>\n"
     "<h2>Routes</h2>\n"
@@ -5372,13 +5339,16 @@ static const char PAGE_TOOLS[] =
     "  element.append(...children);\n"
     "  return element;\n"
     "};\n"
-    "const pause = (ms) => new Promise((done) => setTimeout(done, ms));\n"
+    "const pause = (ms, signal) => new Promise((done) => {\n"
+    "  setTimeout(done, signal?.aborted ? 0 : ms);\n"
+    "  signal?.addEventListener('abort', done);\n"
+    "});\n"
     "const token = () => $('token').value.trim();\n"
     "const ask = (path, options) => fetch(path, { cache: 'no-store', ...options, headers: {\n"
     "  ...options?.headers, ...(token() && { Authorization: `Bearer ${token()}` }) } });\n"
     "const explain = async (answer) => answer.status + ': ' +\n"
     "  ((await answer.json().catch(() => undefined))?.detail ?? answer.statusText);\n"
-    "let look = () => {}; // has the list of users asked for at once\n";
+    "let soon = false; // something has happened: the list of users is to be asked for\n";
 
 static const char PAGE_EVENTS[] =
     "// One block of a stream, taken apart (WHATWG HTML, 9.2.6). A comment counts as data.\n"
@@ -5420,7 +5390,7 @@ static const char PAGE_STREAM[] =
     "  tell(state, reconnects) {\n"
     "    this.state.className = state === 'open' ? 'good' : 'bad';\n"
     "    this.state.textContent = `${state}, reconnects: ${reconnects}`;\n"
-    "    look();\n"
+    "    soon = true;\n"
     "  }\n"
     "  show(kind, data, { id, event }) {\n"
     "    const now = new Date(), ms = String(now.getMilliseconds()).padStart(3, '0');\n"
@@ -5439,39 +5409,40 @@ static const char PAGE_STREAM[] =
     "    if (retry) this.show('retry', `${retry} ms`, {});\n"
     "    else if (!id) this.show(event ?? 'keep-alive', data, {});\n"
     "    else this.show(this.greeted ? 'message' : 'connected', data, { id, event });\n"
-    "    if (id) this.greeted = this.last = id;\n"
-    "    if (id || event) look();\n"
+    "    if (id) [this.greeted, this.last] = [true, id];\n"
+    "    if (id || event) soon = true;\n"
     "  }\n"
     "  // Asks for the stream and reads it. How long to wait before the next try, or why not to.\n"
     "  async once(reconnects) {\n"
     "    const answer = await ask(`/sse/connect/${encodeURIComponent(this.user)}`, {\n"
     "      signal: this.end.signal, headers: this.last ? { 'Last-Event-ID': this.last } : {} });\n"
-    "    if (answer.status === 204) return 'held: the user is to stay away for a while';\n"
+    "    if (answer.status === 204) return { why: 'held: the user is to stay away for a while' };\n"
     "    if (!answer.ok) {\n"
     "      this.show('refused', await explain(answer), {});\n"
-    "      return answer.headers.get('Retry-After') * 1000 || `refused: ${answer.status}`;\n"
+    "      const seconds = answer.headers.get('Retry-After');\n"
+    "      return seconds ? { wait: seconds * 1000 } : { why: `refused: ${answer.status}` };\n"
     "    }\n"
     "    this.tell('open', reconnects);\n"
-    "    this.greeted = undefined;\n"
+    "    this.greeted = false;\n"
     "    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();\n"
     "    for (let text = '', part; !(part = await reader.read()).done;) {\n"
     "      const blocks = (text + part.value).split('\\n\\n');\n"
     "      text = blocks.pop();\n"
     "      for (const block of blocks) this.take(parse(block));\n"
     "    }\n"
-    "    return this.retry;\n"
+    "    return { wait: this.retry };\n"
     "  }\n"
     "  async run() {\n"
-    "    let wait = 0, reconnects = 0;\n"
-    "    for (;; reconnects++) {\n"
+    "    let why, reconnects = 0;\n"
+    "    for (; !why; reconnects += !why) {\n"
     "      this.tell('connecting', reconnects);\n"
-    "      wait = await this.once(reconnects).catch(() => this.retry);\n"
-    "      if (this.end.signal.aborted || isNaN(wait)) break;\n"
-    "      this.tell(`broken off, asks again in ${wait / 1000} s`, reconnects);\n"
-    "      await pause(wait);\n"
+    "      const end = await this.once(reconnects).catch(() => ({ wait: this.retry }));\n"
+    "      if (!end.why) this.tell(`broken off, asks again in ${end.wait / 1000} s`, reconnects);\n"
+    "      if (!end.why) await pause(Math.max(end.wait, 200), this.end.signal);\n"
+    "      why = this.end.signal.aborted ? 'closed' : end.why;\n"
     "    }\n"
     "    open.delete(this);\n"
-    "    this.tell(this.end.signal.aborted ? 'closed' : wait, reconnects);\n"
+    "    this.tell(why, reconnects);\n"
     "    this.button.textContent = 'Remove';\n"
     "    this.button.onclick = () => this.card.remove();\n"
     "  }\n"
@@ -5492,7 +5463,7 @@ static const char PAGE_OPEN[] =
 static const char PAGE_USERS[] =
     "// The list of users, and whether the server is there: asked for every two seconds, and as\n"
     "// soon as a stream of this page shows that something has happened.\n"
-    "let shown, state = 'The server is there.', gone = false;\n"
+    "let shown, gone = false, whenThere = 'The server is there.';\n"
     "const showUsers = async (answer) => {\n"
     "  const text = answer.ok ? await answer.text() : '{\"users\":[]}';\n"
     "  const users = JSON.parse(text).users;\n"
@@ -5505,21 +5476,21 @@ static const char PAGE_USERS[] =
     "    make('td', {}, u.streams), make('td', {}, u.queued))));\n"
     "};\n"
     "const watch = async () => {\n"
-    "  for (let soon = false;; soon = false) {\n"
-    "    look = () => (soon = true);\n"
+    "  for (let waits;;) {\n"
+    "    soon = false;\n"
     "    try {\n"
     "      await showUsers(await ask('/sse/users', { signal: AbortSignal.timeout(5000) }));\n"
-    "      if (gone) state = `The server is back since ${new Date().toLocaleTimeString()}.`;\n"
+    "      if (gone) whenThere = `The server is back since ${new Date().toLocaleTimeString()}.`;\n"
     "      gone = false;\n"
     "    } catch {\n"
     "      gone = true;\n"
     "    }\n"
-    "    const text = gone ? 'The server is gone, or silent. This page goes on asking.' : state;\n"
+    "    const text = gone ? 'The server is gone, or silent: this page asks on.' : whenThere;\n"
     "    $('server').className = gone ? 'bad' : 'good';\n"
     "    if ($('server').textContent !== text) $('server').textContent = text;\n"
-    "    await pause(250);\n"
-    "    while (document.hidden) await pause(500);\n"
-    "    if (!soon) await new Promise((done) => setTimeout(look = done, 1750));\n"
+    "    waits = 0;\n"
+    "    do await pause(250);\n"
+    "    while (document.hidden || (!soon && ++waits < 8));\n"
     "  }\n"
     "};\n";
 
@@ -5534,9 +5505,15 @@ static const char PAGE_ROUTES[] =
     "  const body = sample && make('textarea', { rows: 1, value: sample });\n"
     "  const isStream = operation.responses[200]?.content['text/event-stream'];\n"
     "  const curl = make('code', { tabIndex: 0 }), output = make('output', { tabIndex: 0 });\n"
-    "  const url = () => inputs.reduce((url, { name, input: { value }, in: place }) =>\n"
-    "    place === 'path' ? url.replace(`{${name}}`, encodeURIComponent(value))\n"
-    "      : url + (value && `?${name}=${encodeURIComponent(value)}`), path);\n"
+    "  const url = () => {\n"
+    "    let at = path;\n"
+    "    for (const { name, input } of inputs) {\n"
+    "      const value = encodeURIComponent(input.value);\n"
+    "      if (path.includes(`{${name}}`)) at = at.replace(`{${name}}`, value);\n"
+    "      else if (value) at += `?${name}=${value}`; // a route takes one at most\n"
+    "    }\n"
+    "    return at;\n"
+    "  };\n"
     "  const update = () => {\n"
     "    curl.textContent = ['curl', isStream && '-N', method === 'post' && !body && '-X POST',\n"
     "      body && `--data-raw ${quote(body.value)}`,\n"
@@ -5548,13 +5525,11 @@ static const char PAGE_ROUTES[] =
     "    output.textContent = 'asked, and waiting ...';\n"
     "    const answer = await ask(url(), { method, body: body?.value }).catch(() => undefined);\n"
     "    output.textContent = answer ? `${answer.status} ${await answer.text()}` : 'no answer';\n"
-    "    look();\n"
+    "    soon = true;\n"
     "  };\n"
-    "  const copy = async () => {\n"
-    "    getSelection().selectAllChildren(curl); // and without HTTPS, copied as a selection\n"
-    "    const copied = navigator.clipboard?.writeText(curl.textContent);\n"
-    "    await (copied ?? document.execCommand('copy'));\n"
-    "    $('said').textContent = 'copied';\n"
+    "  const copy = () => { // as navigator.clipboard would, which plain HTTP has not everywhere\n"
+    "    getSelection().selectAllChildren(curl);\n"
+    "    $('said').textContent = document.execCommand('copy') ? 'copied' : 'not copied';\n"
     "  };\n"
     "  for (const { name, description, input } of inputs)\n"
     "    row.append(make('label', { title: description }, name, input));\n"
@@ -5623,41 +5598,41 @@ static int handle_page(struct sse_exchange *x, void *arg)
 
 /* ==== Routes ====================================================================================
  *
- * One table: it feeds dispatch, `Allow` and the checks of who may ask. To add a route, write its
- * handler and add a line. */
+ * One table: it feeds dispatch, `Allow`, the checks of who may ask, OpenAPI, and through that the
+ * page. To add a route, write its handler and add a line: methods, path, who may use it, a summary,
+ * the handler; then what it takes and gives, as OpenAPI names that, and the flags of struct
+ * route. */
 
-#define PRIVATE .is_private = true
-#define MESSAGE .is_private = true, .takes_body = true
-#define DEMO    .is_private = true, .is_demo = true, .takes_time = true
+#define TASK .is_demo = true, .takes_time = true
 
 static const struct route ROUTES[] = {
     {"GET", "/sse/connect/{userId}", SSE_SUBJECT, "opens the user's event stream", handle_connect,
-     .query = "lastEventId", .gives = "Stream", PRIVATE, .is_stream = true},
+     .query = "lastEventId", .gives = "Stream", .is_stream = true},
     {"GET|POST", "/sse/disconnect/{userId}", SSE_SUBJECT, "closes all of the user's streams",
-     handle_disconnect, .query = "hold", .gives = "Closed", PRIVATE},
+     handle_disconnect, .query = "hold", .gives = "Closed"},
     {"POST", "/sse/send/{userId}", SSE_PUBLISHER, "sends the body as one message", handle_send,
-     .query = "event", .gives = "Receipt", MESSAGE, .gathers = true},
+     .query = "event", .gives = "Receipt", .takes_body = true, .gathers = true},
     {"POST", "/sse/broadcast", SSE_PUBLISHER, "sends the body to every known user",
-     handle_broadcast, .query = "event", .gives = "Totals", MESSAGE},
+     handle_broadcast, .query = "event", .gives = "Totals", .takes_body = true},
     {"GET", "/sse/status/{userId}", SSE_SUBJECT, "tells whether the user is Connected",
-     handle_status, .gives = "Status", PRIVATE},
-    {"GET", "/sse/users", SSE_ADMIN, "tells the same of every known user", handle_users,
-     .gives = "Users", PRIVATE},
+     handle_status, .gives = "Status"},
+    {"GET", "/sse/users", SSE_ADMIN, "tells the state of every known user", handle_users,
+     .gives = "Users"},
     {"GET|POST", "/sse/task/{userId}", SSE_PUBLISHER,
-     "ten steps of one second, a message after each", handle_task, .gives = "Done", DEMO},
+     "ten steps of one second, a message after each", handle_task, .gives = "Done", TASK},
     {"GET|POST", "/sse/task-with-obj/{userId}", SSE_PUBLISHER, "counts down, then sends an object",
-     handle_task_with_obj, .gives = "Done", DEMO},
-    {"GET", "/health", SSE_ANYONE, "tells that the server is up", handle_health, .gives = "Health"},
-    {"GET", "/", SSE_ANYONE, "shows this page", handle_page, .gives = "Page", .is_demo = true},
-    {"GET", "/openapi.json", SSE_ANYONE, "describes all of this", handle_openapi,
-     .gives = "Description"},
+     handle_task_with_obj, .gives = "Done", TASK},
+    {"GET", "/health", SSE_ANYONE, "tells that the server is up", handle_health, .gives = "Health",
+     .is_open = true},
+    {"GET", "/", SSE_ANYONE, "shows a page to watch streams and try the routes", handle_page,
+     .gives = "Page", .is_open = true, .is_demo = true},
+    {"GET", "/openapi.json", SSE_ANYONE, "describes the routes for programs (OpenAPI 3.1)",
+     handle_openapi, .gives = "Description", .is_open = true},
     {"GET", "/metrics", SSE_ADMIN, "tells what was counted, for Prometheus", handle_metrics,
-     .gives = "Metrics", PRIVATE},
+     .gives = "Metrics"},
 };
 
-#undef PRIVATE
-#undef MESSAGE
-#undef DEMO
+#undef TASK
 
 _Static_assert(sizeof ROUTES / sizeof *ROUTES + SSE_OWN_ROUTES <= SSE_ROUTES, "raise SSE_ROUTES");
 
@@ -5704,7 +5679,6 @@ int sse_route(struct sse_server *server, const char *methods, const char *path,
                                                            .summary = summary,
                                                            .handler = handler,
                                                            .arg = arg,
-                                                           .is_private = true,
                                                            .takes_body = true,
                                                            .takes_time = true};
     return SSE_OK;
@@ -5716,8 +5690,7 @@ int sse_route(struct sse_server *server, const char *methods, const char *path,
  * all slots are taken, the connection that has been idle longest makes room: the accept loop takes
  * its thread over for the new one. */
 
-/* After a rush the system may have back what was touched: the pages that lie wholly in there. They
- * will read as zeros. */
+/* After a rush, gives whole pages of this area back to the system. They will read as zeros. */
 static void memory_release(void *at, size_t len)
 {
 #ifdef MADV_DONTNEED
@@ -5786,7 +5759,8 @@ static long long conn_lend(struct conn *c)
     return since;
 }
 
-/* False if the thread was taken meanwhile; what came until the server stopped is still served. */
+/* False if the thread was taken meanwhile. While the server stops it is true all the same: what has
+ * come is still served. */
 static bool conn_reclaim(struct conn *c, long long since)
 {
     return atomic_compare_exchange_strong(&c->idle_since_ms, &since, 0) ||
@@ -5830,7 +5804,7 @@ static bool conn_secure(struct conn *c)
     bool secured = came && !c->is_misdirected && transport_secure(&c->transport, context, deadline);
     tls_free(context);
     if (came && !secured && !c->is_misdirected)
-        count(&server->refusals[REFUSED_HANDSHAKE]);
+        counter_add(&server->refusals[REFUSED_HANDSHAKE]);
     c->is_fresh = true; /* now its request is to come */
     return conn_reclaim(c, since) && (secured || c->is_misdirected);
 }
@@ -6039,18 +6013,17 @@ static bool conn_start(struct conn *c)
 /* ==== Options ===================================================================================
  *
  * One table, which feeds the defaults, the checks of sse_create(), the command line and --help. To
- * add an option, add a field to struct sse_config and a line here. */
+ * add a number, a file or a switch, add a field to struct sse_config and a line here; an option of
+ * another kind has its case in option_apply(), too. */
 
 enum option_kind {
     OPTION_NUMBER,
+    OPTION_FILE,
+    OPTION_OFF, /* a switch: it turns off what is on by default */
     OPTION_ADDRESS,
     OPTION_KEEP_ALIVE,
     OPTION_ORIGIN,
-    OPTION_CERT,
-    OPTION_KEY,
     OPTION_SECRET,
-    OPTION_NO_DEMO,
-    OPTION_QUIET,
     OPTION_VERSION,
     OPTION_HELP
 };
@@ -6059,17 +6032,19 @@ struct config_option {
     char letter; /* 0 for none */
     const char *name, *takes, *help;
     enum option_kind kind;
-    size_t offset; /* of the unsigned in struct sse_config that a number goes to */
+    size_t offset; /* in struct sse_config: of an unsigned, a const char * or a bool, by kind */
     unsigned min, max, preset;
 };
 
-#define NUMBER(field, least, most, otherwise)                                                      \
-    OPTION_NUMBER, offsetof(struct sse_config, field), least, most, otherwise
-#define SWITCH(kind) kind, 0, 0, 0, 0
+#define FIELD(name)                           offsetof(struct sse_config, name)
+#define NUMBER(field, least, most, otherwise) OPTION_NUMBER, FIELD(field), least, most, otherwise
+#define FILE_OF(field)                        OPTION_FILE, FIELD(field), 0, 0, 0
+#define OFF(field)                            OPTION_OFF, FIELD(field), 0, 0, 0
+#define OTHER(kind)                           kind, 0, 0, 0, 0
 
 static const struct config_option OPTIONS[] = {
     {'p', "port", "N", "TCP port; 0 takes a free one", NUMBER(port, 0, 65535, 8080)},
-    {'b', "bind", "ADDR", "IPv4 or IPv6 address to listen on (127.0.0.1)", SWITCH(OPTION_ADDRESS)},
+    {'b', "bind", "ADDR", "IPv4 or IPv6 address to listen on (127.0.0.1)", OTHER(OPTION_ADDRESS)},
     {0, "max-users", "N", "slots in the user table", NUMBER(max_users, 1, 1000000, 1024)},
     {0, "max-connections", "N", "connections served at once",
      NUMBER(max_connections, 1, 1000000, 1024)},
@@ -6082,40 +6057,42 @@ static const struct config_option OPTIONS[] = {
     {0, "heartbeat", "SECONDS", "time between keep-alives on a stream",
      NUMBER(heartbeat_s, 1, 3600, 5)},
     {0, "heartbeat-as", "KIND", "the keep-alive as a message or a comment (message)",
-     SWITCH(OPTION_KEEP_ALIVE)},
+     OTHER(OPTION_KEEP_ALIVE)},
     {0, "retry", "MS", "reconnection time told to clients", NUMBER(retry_ms, 0, 3600000, 2000)},
     {0, "cors", "ORIGIN", "an origin whose pages may use the server; repeat it, or * for any",
-     SWITCH(OPTION_ORIGIN)},
+     OTHER(OPTION_ORIGIN)},
     {0, "cert", "FILE", "PEM certificate chain, to serve HTTPS; needs a build with OpenSSL",
-     SWITCH(OPTION_CERT)},
-    {0, "key", "FILE", "its private key, in PEM form too; likewise", SWITCH(OPTION_KEY)},
+     FILE_OF(cert_file)},
+    {0, "key", "FILE", "its private key, in PEM form too; likewise", FILE_OF(key_file)},
     {0, "auth-secret", "FILE", "require JSON Web Tokens signed with the file's bytes; likewise",
-     SWITCH(OPTION_SECRET)},
-    {0, "no-demo", NULL, "leave out the page and the demo tasks", SWITCH(OPTION_NO_DEMO)},
-    {'q', "quiet", NULL, "no access log", SWITCH(OPTION_QUIET)},
-    {'V', "version", NULL, "print the version and exit", SWITCH(OPTION_VERSION)},
-    {'h', "help", NULL, "print this and exit", SWITCH(OPTION_HELP)},
+     OTHER(OPTION_SECRET)},
+    {0, "no-demo", NULL, "leave out the page and the demo tasks", OFF(demo)},
+    {'q', "quiet", NULL, "no access log", OFF(access_log)},
+    {'V', "version", NULL, "print the version and exit", OTHER(OPTION_VERSION)},
+    {'h', "help", NULL, "print this and exit", OTHER(OPTION_HELP)},
 };
 
+#undef FIELD
 #undef NUMBER
-#undef SWITCH
+#undef FILE_OF
+#undef OFF
+#undef OTHER
 
 enum { OPTION_COUNT = sizeof OPTIONS / sizeof *OPTIONS };
 
-static unsigned *option_field(struct sse_config *config, const struct config_option *o)
+static void *option_field(struct sse_config *config, const struct config_option *o)
 {
-    return (unsigned *)(void *)((char *)config + o->offset);
+    return (char *)config + o->offset;
 }
 
 void sse_config_init(struct sse_config *config)
 {
-    *config = (struct sse_config){.bind_address = "127.0.0.1",
-                                  .stack_bytes = SSE_STACK_BYTES,
-                                  .demo = true,
-                                  .access_log = true};
-    for (int i = 0; i < OPTION_COUNT; i++)
-        if (OPTIONS[i].kind == OPTION_NUMBER)
-            *option_field(config, &OPTIONS[i]) = OPTIONS[i].preset;
+    *config = (struct sse_config){.bind_address = "127.0.0.1", .stack_bytes = SSE_STACK_BYTES};
+    for (const struct config_option *o = OPTIONS; o < OPTIONS + OPTION_COUNT; o++)
+        if (o->kind == OPTION_NUMBER)
+            *(unsigned *)option_field(config, o) = o->preset;
+        else if (o->kind == OPTION_OFF)
+            *(bool *)option_field(config, o) = true;
 }
 
 /* A numeric address, resolved without asking anyone. The caller frees it. NULL if it is none. */
@@ -6142,7 +6119,7 @@ static bool config_is_valid(struct sse_config *config)
 {
     for (int i = 0; i < OPTION_COUNT; i++) {
         const struct config_option *o = &OPTIONS[i];
-        unsigned value = o->kind == OPTION_NUMBER ? *option_field(config, o) : 0;
+        unsigned value = o->kind == OPTION_NUMBER ? *(unsigned *)option_field(config, o) : 0;
         if (o->kind == OPTION_NUMBER && (value < o->min || value > o->max))
             return false;
     }
@@ -6160,10 +6137,11 @@ static bool config_is_valid(struct sse_config *config)
            config->bind_address && address_is_valid(config->bind_address);
 }
 
-/* ==== Server ====================================================================================
+/* ==== Accept loop ===============================================================================
  *
- * The accept loop, and how it all begins and ends. Whatever runs out, descriptors, threads or
- * slots, slows accepting down and is logged; it never ends the program. */
+ * It accepts, refuses what there is no room for, and looks which clients have closed. It never
+ * waits for one of them. Whatever runs out, descriptors, threads or slots, slows accepting down and
+ * is logged; it never ends the program. */
 
 /* A connection that is answered 503 without a thread, and kept until its client has closed, or for
  * a while. */
@@ -6264,12 +6242,12 @@ static void acceptor_admit(struct sse_server *server, struct acceptor *a, int fd
     pthread_mutex_unlock(&server->conns_lock);
     if (c && !conn_start(c)) {
         acceptor_pause(server, a, "out of threads: accepting goes on more slowly");
-        count(&server->refusals[REFUSED_THREADS]);
+        counter_add(&server->refusals[REFUSED_THREADS]);
         acceptor_refuse(server, a, fd, "the server has run out of threads");
         c->transport.fd = -1;
         conn_next(c);
     } else if (!c && !replaces) {
-        count(&server->refusals[REFUSED_CONNECTIONS]);
+        counter_add(&server->refusals[REFUSED_CONNECTIONS]);
         acceptor_refuse(server, a, fd, "the server has as many connections as it may");
     }
 }
@@ -6290,8 +6268,8 @@ static void acceptor_accept(struct sse_server *server, struct acceptor *a)
     }
 }
 
-/* Goes on with refused connections. A handshake may take a while: there is one only in each turn,
- * of the others another in the next. */
+/* Goes on with refused connections. A handshake takes a while: each turn goes on with one at
+ * most, the next turn with another. */
 static void acceptor_sweep(struct acceptor *a, const struct pollfd *on)
 {
     int64_t now = now_ms();
@@ -6370,10 +6348,7 @@ static int acceptor_rest_ms(struct sse_server *server, const struct acceptor *a,
     int64_t look_in = a->look_ms - now_ms();
     if (busy)
         return SSE_ACCEPT_PAUSE_MS;
-    pthread_mutex_lock(&server->conns_lock);
-    bool alone = server->conns_open == 0;
-    pthread_mutex_unlock(&server->conns_lock);
-    return alone ? -1 : look_in > 0 ? (int)look_in : 0;
+    return server_connections(server) == 0 ? -1 : look_in > 0 ? (int)look_in : 0;
 }
 
 /* The words for what tls_load() has just returned. */
@@ -6446,6 +6421,11 @@ static bool acceptor_turn(struct sse_server *server, struct acceptor *a)
         acceptor_accept(server, a);
     return true;
 }
+
+/* ==== Server ====================================================================================
+ *
+ * How it all begins and ends. What sse_create() reserves is all there will be; sse_run() returns
+ * when the last connection has ended, or been given up. */
 
 /* Waits until no connection is left, or the deadline. */
 static bool server_wait(struct sse_server *server, int64_t ms)
@@ -6629,7 +6609,8 @@ static bool server_reserve(struct sse_server *server)
            server->conns && server->watched && server->buffers;
 }
 
-/* Random bytes for the hash key, the first epoch and the spread of retries. */
+/* Random bytes: the hash key, the first epoch, the spread of retries, the keys of the page's
+ * nonces. */
 static bool server_seed(struct sse_server *server)
 {
     uint64_t random[8];
@@ -6820,32 +6801,30 @@ static void print_help(void)
     }
 }
 
+/* What an option takes, for those that take something other than nothing. */
+static const char *const OPTION_TAKES[] = {[OPTION_NUMBER] = "a number",
+                                           [OPTION_FILE] = "a file",
+                                           [OPTION_SECRET] = "a file",
+                                           [OPTION_ADDRESS] = "an IPv4 or IPv6 address",
+                                           [OPTION_KEEP_ALIVE] = "message or comment",
+                                           [OPTION_ORIGIN] =
+                                               "an origin, scheme://host[:port], or *",
+                                           [OPTION_HELP] = NULL};
+
+static bool option_is_file(const struct config_option *o)
+{
+    return o->kind == OPTION_FILE || o->kind == OPTION_SECRET;
+}
+
 __attribute__((noreturn)) static void usage_error(const struct config_option *o)
 {
-    switch (o->kind) {
-    case OPTION_NUMBER:
+    const char *takes = OPTION_TAKES[o->kind];
+    if (option_is_file(o) && !TLS_IS_BUILT)
+        fprintf(stderr, "sse: --%s needs a build with OpenSSL: make TLS=1\n", o->name);
+    else if (o->kind == OPTION_NUMBER)
         fprintf(stderr, "sse: --%s takes a number from %u to %u\n", o->name, o->min, o->max);
-        break;
-    case OPTION_ADDRESS:
-        fprintf(stderr, "sse: --%s takes an IPv4 or IPv6 address\n", o->name);
-        break;
-    case OPTION_KEEP_ALIVE:
-        fprintf(stderr, "sse: --%s takes message or comment\n", o->name);
-        break;
-    case OPTION_ORIGIN:
-        fprintf(stderr, "sse: --%s takes an origin, scheme://host[:port], or *\n", o->name);
-        break;
-    case OPTION_CERT:
-    case OPTION_KEY:
-    case OPTION_SECRET:
-        fprintf(stderr,
-                TLS_IS_BUILT ? "sse: --%s takes a file\n"
-                             : "sse: --%s needs a build with OpenSSL: make TLS=1\n",
-                o->name);
-        break;
-    default:
-        fprintf(stderr, "sse: --%s takes no value\n", o->name);
-    }
+    else
+        fprintf(stderr, "sse: --%s takes %s\n", o->name, takes ? takes : "no value");
     exit(2);
 }
 
@@ -6878,18 +6857,24 @@ static void read_secret(struct sse_config *config, const char *file)
 static void option_apply(struct sse_config *config, const struct config_option *o,
                          const char *value)
 {
+    void *field = option_field(config, o);
     uint64_t number = 0;
 
-    bool is_file = o->kind == OPTION_CERT || o->kind == OPTION_KEY || o->kind == OPTION_SECRET;
-
-    if ((o->takes != NULL) != (value != NULL) || (is_file && (!TLS_IS_BUILT || (value && !*value))))
+    if ((o->takes != NULL) != (value != NULL) ||
+        (option_is_file(o) && (!TLS_IS_BUILT || (value && !*value))))
         usage_error(o);
     value = value ? value : "";
     switch (o->kind) {
     case OPTION_NUMBER:
         if (!text_number(slice_of(value), o->max, &number) || number < o->min)
             usage_error(o);
-        *option_field(config, o) = (unsigned)number;
+        *(unsigned *)field = (unsigned)number;
+        break;
+    case OPTION_FILE:
+        *(const char **)field = value;
+        break;
+    case OPTION_OFF:
+        *(bool *)field = false;
         break;
     case OPTION_ADDRESS:
         if (!address_is_valid(value))
@@ -6906,20 +6891,8 @@ static void option_apply(struct sse_config *config, const struct config_option *
             usage_error(o);
         the_origins[config->cors_count++] = value;
         break;
-    case OPTION_CERT:
-        config->cert_file = value;
-        break;
-    case OPTION_KEY:
-        config->key_file = value;
-        break;
     case OPTION_SECRET:
         read_secret(config, value);
-        break;
-    case OPTION_NO_DEMO:
-        config->demo = false;
-        break;
-    case OPTION_QUIET:
-        config->access_log = false;
         break;
     case OPTION_VERSION:
         printf("sse " SSE_VERSION "\n");

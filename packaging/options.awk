@@ -1,4 +1,5 @@
-# Reads what `sse --help` prints and writes its options as items of an mdoc list:
+# Reads what `sse --help` prints and writes its options as items of an mdoc list, for sse.1.in; run by
+# the Makefile: ./sse --help | awk -f packaging/options.awk. For instance of this line:
 #
 #       --max-users N             slots in the user table (1024)
 #

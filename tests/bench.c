@@ -1,17 +1,22 @@
 /* bench - measures what a server costs, and checks what it measures.
  *
- *     bench ./sse [STREAMS [CERT KEY]]     default 1000; each takes a descriptor here and one there
+ *     make build/sse build/bench
+ *     build/bench build/sse [STREAMS [CERT KEY]]     default 1000; each takes a descriptor at both ends
  *
- * With CERT and KEY, in a build with OpenSSL, all of that goes over HTTPS.
+ * With CERT and KEY, and both programs built with OpenSSL (build/tls/...), all of it goes over HTTPS.
  *
- * Starts the server itself on a free port, opens that many streams of a user each, and reports:
- * time until ready, resident memory before the first client and per open stream, processor time
- * while idle, the cost of publishing over persistent connections, one message at a time, pipelined and
- * by several senders at once, the delay from request to stream with one sender for all users, alone and with a stuck reader among them (in
- * turns, five times each), the same while strangers throw
- * garbage and slow requests at it, and what of that stays, and how long SIGTERM takes with everything open.
- * Every stream must have had its greeting, each message
- * once and in order, and its farewell; otherwise it says so and exits with 1. */
+ * Starts the server itself on a free port, opens that many streams, each of a user of its own, and
+ * reports:
+ *
+ *     time until ready, and resident memory before the first client
+ *     resident memory and kernel stack for each stream, and processor time while idle
+ *     publishing over a persistent connection: one message at a time, pipelined, by several senders
+ *     the delay from request to stream, alone and beside a stuck reader, in turns, five times each
+ *     the same while strangers throw garbage and slow requests at it, and what of that stays
+ *     how long SIGTERM takes with everything open
+ *
+ * Every stream must have had its greeting, each message once and in order, and its farewell;
+ * otherwise it says so and exits with 1. */
 
 #define _POSIX_C_SOURCE 200809L
 #include <arpa/inet.h>

@@ -6,8 +6,9 @@
  *
  * Each input is a request: its head is parsed, a body that follows is decoded if it is chunked,
  * the query is searched, the target percent-decoded, Origin, Last-Event-ID and the places where a
- * token may stand are read, and all of it is written as JSON and framed into a small log. Beyond crashes it checks invariants: a verdict
- * does not depend on how the input was cut into pieces, and what is framed can be read back. */
+ * token may stand are read, and all of it is written as JSON and framed into a small log. Beyond
+ * crashes it checks invariants: a verdict does not depend on how the input was cut into pieces, and
+ * what is framed can be read back. */
 
 #define SSE_NO_MAIN
 #include "../sse.c"
@@ -58,10 +59,14 @@ static void check_frame(struct slice event, struct slice body)
 {
     static char ring[512];
     static uint32_t starts[4];
+    static int64_t times[4];
     static struct log log;
     if (!log.ring) {
-        log =
-            (struct log){.ring = ring, .starts = starts, .max_bytes = sizeof ring, .max_count = 4};
+        log = (struct log){.ring = ring,
+                           .starts = starts,
+                           .times_us = times,
+                           .max_bytes = sizeof ring,
+                           .max_count = 4};
         log_reset(&log);
     }
     uint64_t next = log.next;
@@ -96,7 +101,7 @@ static void check_text(struct slice s)
     require(t.full || text_is_utf8(t.at, t.len));
     http_query(s, "event", value, sizeof value);
     percent_decode(s, true, value, sizeof value);
-    text_is_user(s.at, s.len);
+    text_is_user_id(s.at, s.len);
     if (origin_parse(s, &o))
         require(o.host.len > 0);
     id_parse(s, &epoch, &seq);

@@ -5,6 +5,8 @@
  * back goes to stdout as it is. Built with SSE_TLS all of that goes over TLS, unless -p is given;
  * then the end of a connection counts as proper only if TLS said so before (close_notify).
  *
+ *     make build/raw
+ *
  *     raw [-6p] PORT STEP...        carries out the steps, in order, over a connection to loopback
  *     raw -t                        prints a monotonic clock in milliseconds
  *

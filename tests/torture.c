@@ -1,8 +1,10 @@
 /* torture - holds the promises of delivery against senders, slow readers and broken connections.
  *
- *     torture ./sse [SECONDS [SEED [CERT KEY]]]    10 seconds, and a seed of its own, printed, if it
- *                                                  is 0; with CERT and KEY, in a build with OpenSSL,
- *                                                  all of it over HTTPS
+ *     make build/sse build/torture
+ *     build/torture build/sse [SECONDS [SEED [CERT KEY]]]
+ *
+ * 10 seconds unless told, and a seed of its own, printed, if it is 0; with CERT and KEY, in a build
+ * with OpenSSL (build/tls/torture), all of it over HTTPS.
  *
  * Starts the server itself, with a short history. Sender threads publish over persistent
  * connections, one message at a time or pipelined, to one user or to all, and now and then

@@ -1139,7 +1139,7 @@ static void test_utf8_code_points(void)
         bool right = utf8_sequence(bytes, len) == (whole ? len : 0) &&
                      text_is_utf8(in, len) == (whole && code != 0) &&
                      text_is_name(in, len) == (whole && !control) &&
-                     text_is_user(in, len) == (whole && !control && code != '.');
+                     text_is_user_id(in, len) == (whole && !control && code != '.');
         if (!right)
             check_in(((struct slice){in, len}), right);
     }
@@ -1155,7 +1155,7 @@ static void test_utf8_cut(void)
             const char *head = guarded((char *)bytes, cut);
             bool refused = utf8_sequence((const unsigned char *)head, cut) == 0 &&
                            !text_is_utf8(head, cut) && !text_is_name(head, cut) &&
-                           !text_is_user(head, cut);
+                           !text_is_user_id(head, cut);
             const char *rest = guarded((char *)bytes + cut, len - cut);
             refused = refused && utf8_sequence((const unsigned char *)rest, len - cut) == 0 &&
                       !text_is_utf8(rest, len - cut) && !text_is_name(rest, len - cut);
@@ -1224,7 +1224,7 @@ static void test_utf8_text(void)
 {
     static const struct slice mixed =
         BYTES("a\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80z\xEF\xBB\xBF\xEF\xBF\xBF\xC2\xA0");
-    check(text_is_utf8(NULL, 0) && text_is_name(NULL, 0) && !text_is_user(NULL, 0));
+    check(text_is_utf8(NULL, 0) && text_is_name(NULL, 0) && !text_is_user_id(NULL, 0));
     check(text_is_utf8(guarded(mixed.at, mixed.len), mixed.len));
     check(text_is_name(guarded(mixed.at, mixed.len), mixed.len));
     check(text_is_utf8("\x01\t\r\n\x1F\x7F\xC2\x80", 8));
@@ -1256,17 +1256,17 @@ static void test_user_names(void)
 
     for (size_t i = 0; i < COUNT(good); i++)
         check_in(slice_of(good[i]),
-                 text_is_user(guarded(good[i], strlen(good[i])), strlen(good[i])));
+                 text_is_user_id(guarded(good[i], strlen(good[i])), strlen(good[i])));
     for (size_t i = 0; i < COUNT(bad); i++)
-        check_in(slice_of(bad[i]), !text_is_user(guarded(bad[i], strlen(bad[i])), strlen(bad[i])));
+        check_in(slice_of(bad[i]), !text_is_user_id(guarded(bad[i], strlen(bad[i])), strlen(bad[i])));
     memset(name, 'a', sizeof name);
-    check(text_is_user(guarded(name, 128), 128) && !text_is_user(guarded(name, 129), 129));
-    check(text_is_user(guarded(name, 127), 127) && !text_is_user(name, sizeof name));
+    check(text_is_user_id(guarded(name, 128), 128) && !text_is_user_id(guarded(name, 129), 129));
+    check(text_is_user_id(guarded(name, 127), 127) && !text_is_user_id(name, sizeof name));
     memset(name, '.', sizeof name);
-    check(text_is_user(name, 128) && text_is_user(name, 3));
+    check(text_is_user_id(name, 128) && text_is_user_id(name, 3));
     for (size_t i = 0; i < 130; i++) /* it is bytes that count, not characters */
         name[i] = i % 2 ? '\xA9' : '\xC3';
-    check(text_is_user(name, 128) && !text_is_user(name, 127) && !text_is_user(name, 130));
+    check(text_is_user_id(name, 128) && !text_is_user_id(name, 127) && !text_is_user_id(name, 130));
 }
 
 static void test_event_names(void)
@@ -1984,7 +1984,7 @@ static void test_config(void)
         } at[] = {{o->min, true}, {o->max, true}, {o->max + 1, false}, {o->min - 1, false}};
         for (size_t j = 0; j < COUNT(at); j++) {
             changed = config;
-            *option_field(&changed, o) = at[j].value;
+            *(unsigned *)option_field(&changed, o) = at[j].value;
             check_in(slice_of(o->name), config_is_valid(&changed) == at[j].valid);
         }
     }

@@ -1,5 +1,6 @@
-/* unit-store.h - unit tests of what the server keeps: the user table, the log, streams and the
- * receipts of messages, and of how a server is made and ended. Included by unit.c, after sse.c.
+/* unit-store - unit tests of what the server keeps: the user table, the log, streams and the
+ * receipts of messages, and of how a server is made and ended. Part of unit.c, which includes sse.c,
+ * defines check() and runs STORE_TESTS.
  *
  * Table, log and streams are run against plain models by reproducible random steps; after every
  * step what the model says is compared with what the server holds, invariants included. Streams
@@ -502,10 +503,10 @@ static bool log_holds(const struct log *log, const char *bytes, size_t len)
         return false;
     if (len == 0)
         return true;
-    size_t before_end = log->cap - log->origin;
+    size_t before_end = log->cap - log->first_at;
     if (before_end > len)
         before_end = len;
-    return log->origin < log->cap && !memcmp(log->ring + log->origin, bytes, before_end) &&
+    return log->first_at < log->cap && !memcmp(log->ring + log->first_at, bytes, before_end) &&
            !memcmp(log->ring, bytes + before_end, len - before_end);
 }
 
@@ -616,7 +617,7 @@ static void test_log_stays_small(void)
     struct log log = log_new(1, 100000);
     for (int i = 0; i < 1000; i++) {
         check(log_append(&log, 7, (struct slice){"", 0}, slice_of("hello")));
-        check(log.origin == 0 && log.cap == LOG_FIRST_BYTES);
+        check(log.first_at == 0 && log.cap == LOG_FIRST_BYTES);
     }
     log_delete(&log);
 }
@@ -1923,7 +1924,7 @@ static void test_route(void)
           SSE_OK);
     const struct route *route = route_find(server, slice_of("/own"));
     check(route && route->handler == store_handler && route->arg == &marker);
-    check(route && route->is_private);
+    check(route && !route->is_open);
     check(route_find(server, slice_of("/own/alice")) == own + 1);
     check(route_find(server, slice_of("/alice")) == own + 2);
     check(!route_find(server, slice_of("/own/alice/x")) && !route_find(server, slice_of("/x/y")));
@@ -1941,6 +1942,24 @@ static void test_route(void)
     check(sse_route(server, "GET", "/more", SSE_SUBJECT, "s", store_handler, NULL) == SSE_EFULL);
     check(sse_route(server, "GET", "more", SSE_SUBJECT, "s", store_handler, NULL) == SSE_EINVAL);
     sse_destroy(server);
+}
+
+/* What tables name must be there: a slip would go unnoticed. */
+static void test_tables(void)
+{
+    for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++) {
+        bool query = !ROUTES[i].query, gives = false;
+        for (size_t k = 0; k < sizeof PARAMETERS / sizeof *PARAMETERS; k++)
+            query |= ROUTES[i].query && strcmp(PARAMETERS[k].name, ROUTES[i].query) == 0;
+        for (size_t k = 0; k < sizeof CONTENTS / sizeof *CONTENTS; k++)
+            gives |= ROUTES[i].gives && strcmp(CONTENTS[k].name, ROUTES[i].gives) == 0;
+        check(query);
+        check(gives);
+    }
+    for (size_t i = 0; i < REFUSALS; i++)
+        check(REFUSAL_REASONS[i] != NULL);
+    for (size_t i = 1; i < SSE_DELAYS; i++)
+        check(DELAYS_US[i] > DELAYS_US[i - 1]);
 }
 
 struct running {
@@ -2331,6 +2350,7 @@ static void test_crowd(void)
     RUN(test_memory)                                                                               \
     RUN(test_text_size)                                                                            \
     RUN(test_route)                                                                                \
+    RUN(test_tables)                                                                               \
     RUN(test_bare_answers)                                                                         \
     RUN(test_fields)                                                                               \
     RUN(test_run_twice)                                                                            \

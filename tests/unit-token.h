@@ -1,4 +1,5 @@
-/* unit-token - unit tests of what reads access tokens: base64url, JSON, claims, and where they stand. */
+/* unit-token - unit tests of what reads access tokens: base64url, JSON, claims, and where they stand.
+ * Part of unit.c, which includes sse.c, defines check() and runs TOKEN_TESTS. */
 
 /* A copy that may be written to, and one byte past which nothing may be read. */
 static char *token_copy(const char *text, size_t *len)
