@@ -4348,10 +4348,11 @@ static int exchange_user(struct sse_exchange *x)
     int n = brace ? percent_decode(segment, false, x->user, SSE_USER_BYTES) : 0;
 
     if (brace && (n < 0 || !text_is_user_id(x->user, (size_t)n)))
-        return sse_fail(x, 400,
-                        "a user id is 1 to %d bytes of UTF-8, percent-encoded, without control "
-                        "characters, and not . or ..",
-                        SSE_USER_BYTES);
+        return exchange_refuse(
+            x, REFUSED_MALFORMED, 400,
+            "a user id is 1 to %d bytes of UTF-8, percent-encoded, without control "
+            "characters, and not . or ..",
+            SSE_USER_BYTES);
     x->user_len = (size_t)n;
     x->user[n] = 0;
     return 0;
@@ -4662,7 +4663,8 @@ static int handle_disconnect(struct sse_exchange *x, void *arg)
     (void)arg;
 
     if (n < 0 || (n > 0 && !text_number((struct slice){text, (size_t)n}, SSE_HOLD_MAX_S, &hold_s)))
-        return sse_fail(x, 400, "hold takes seconds, from 0 to %d", SSE_HOLD_MAX_S);
+        return exchange_refuse(x, REFUSED_MALFORMED, 400, "hold takes seconds, from 0 to %d",
+                               SSE_HOLD_MAX_S);
     code = x->is_head ? sse_status(x->server, x->user, &status) /* HEAD changes nothing */
                       : sse_disconnect(x->server, x->user, (unsigned)hold_s);
     if (code != SSE_OK)
@@ -4678,10 +4680,11 @@ static bool exchange_event(struct sse_exchange *x, char event[SSE_EVENT_BYTES + 
     int n = sse_query(x, "event", event, SSE_EVENT_BYTES + 1);
     if (n >= 0 && event_is_valid((struct slice){event, (size_t)n}))
         return true;
-    sse_fail(x, 400,
-             "an event name is at most %d bytes of UTF-8 without control characters, and none of "
-             "open, error, gap, disconnected",
-             SSE_EVENT_BYTES);
+    exchange_refuse(
+        x, REFUSED_MALFORMED, 400,
+        "an event name is at most %d bytes of UTF-8 without control characters, and none of "
+        "open, error, gap, disconnected",
+        SSE_EVENT_BYTES);
     return false;
 }
 
@@ -5186,7 +5189,7 @@ static void openapi_answers(struct sse_exchange *x, const struct route *route)
     if (route->is_stream)
         openapi_write(x, "'204':{'description':'the user is to stay away: see hold'},");
     if (!route->gives)
-        openapi_write(x, "'default':{'description':'of the program around'},");
+        openapi_write(x, "'default':{'description':'whatever its handler answers'},");
     openapi_write(x, "'4XX':{'$ref':'#/components/responses/Problem'},"
                      "'5XX':{'$ref':'#/components/responses/Problem'}}");
 }
@@ -5285,10 +5288,11 @@ static const char PAGE_STYLE[] =
     "table { border-collapse: collapse; font-size: .9rem }\n"
     "code, output, .log { font: .85rem/1.4 ui-monospace, monospace; overflow-wrap: anywhere }\n"
     "form, .row { display: flex; flex-wrap: wrap; gap: .6rem; align-items: end; margin: .5rem 0 }\n"
+    ".row { align-items: center; margin: 0 }\n"
     ".row > span { flex: 1 } label { display: grid; font-size: .85rem } .check { display: flex }\n"
     "input, textarea, button { font: inherit; padding: .4rem .6rem; max-width: 100%;\n"
     "  min-height: 2.5rem; box-sizing: border-box } :focus-visible { outline: 3px solid #48f }\n"
-    ".cards { display: grid; gap: .8rem; align-items: start;\n"
+    ".cards { display: grid; gap: .8rem; align-items: start; margin-bottom: .8rem;\n"
     "  grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)) }\n"
     "article { border: 1px solid #8888; border-radius: .5rem; padding: .7rem; min-width: 0 }\n"
     ".log, output { display: block; overflow: auto; white-space: pre-wrap; margin: .5rem 0 0;\n"
@@ -5306,7 +5310,7 @@ static const char PAGE_BODY[] =
     "<p>This server pushes messages to users: what is sent to a user arrives on all streams that\n"
     "are open for that user, in every browser and program.</p>\n"
     "<p id='server' role='status'>Asking for the server ...</p>\n"
-    "<label id='auth' hidden>Access token, which this server asks for\n"
+    "<label id='auth' hidden>Access token, which this server asks for (sse:admin shows all)\n"
     "<input id='token' autocomplete='off' spellcheck='false'></label>\n"
     "</header>\n"
     "<main>\n"
@@ -5319,6 +5323,7 @@ static const char PAGE_BODY[] =
     "<label class='check'><input type='checkbox' id='beats' checked> show keep-alives</label>\n"
     "</form>\n"
     "<p id='full' role='status' class='bad'></p>\n"
+    "<div id='sender' class='cards'></div>\n"
     "<div id='streams' class='cards'></div>\n"
     "<h2>Users</h2>\n"
     "<p>Everyone who ever connected or was sent something. Queued are messages that no stream has\n"
@@ -5326,8 +5331,8 @@ static const char PAGE_BODY[] =
     "<table><thead><tr><th>User<th>State<th>Streams<th>Queued</thead><tbody id='users'></table>\n"
     "<p id='listed' class='dim'></p>\n"
     "<h2>Routes</h2>\n"
-    "<p>All that this server answers to. Each can be tried here, or from a shell with the line\n"
-    "below it; <a href='/openapi.json'>openapi.json</a> describes them to programs.</p>\n"
+    "<p>All else that this server answers to. Each can be tried here, or from a shell with the\n"
+    "line below it; <a href='/openapi.json'>openapi.json</a> describes them to programs.</p>\n"
     "<div id='routes' class='cards'></div>\n"
     "</main>\n"
     "<p id='said' class='said' role='status'></p>\n";
@@ -5368,7 +5373,7 @@ static const char PAGE_EVENTS[] =
     "  connected: 'The stream begins, after the message with this id.',\n"
     "  'keep-alive': 'Nothing new: it only shows that the connection still stands.',\n"
     "  message: 'Somebody sent this to the user.',\n"
-    "  gap: 'Before the next message some are missing: this server has them no more.',\n"
+    "  gap: 'Messages are missing before the next one, or, with null, may be missing.',\n"
     "  disconnected: 'Somebody had all streams of the user closed; clients may come back.',\n"
     "  refused: 'The server did not open the stream, and says why.',\n"
     "};\n";
@@ -5376,19 +5381,20 @@ static const char PAGE_EVENTS[] =
 static const char PAGE_STREAM[] =
     "const open = new Set();\n"
     "class Stream {\n"
-    "  constructor(user) {\n"
-    "    Object.assign(this, { user, retry: 2000, end: new AbortController(), seen: new Set() });\n"
+    "  constructor(user, last) {\n"
+    "    Object.assign(this, { user, last, retry: 2000, end: new AbortController() });\n"
+    "    this.seen = new Set(); // kinds that were explained\n"
     "    this.state = make('span', { role: 'status' });\n"
     "    this.log = make('ol', { className: 'log', tabIndex: 0, ariaLabel: `Log of ${user}` });\n"
     "    this.button = make('button', { onclick: () => this.end.abort() }, 'Close');\n"
-    "    this.card = make('article', {}, make('h3', {}, user),\n"
-    "      make('div', { className: 'row' }, this.state, this.button), this.log);\n"
+    "    this.card = make('article', {}, make('div', { className: 'row' }, make('h3', {}, user),\n"
+    "      this.state, this.button), this.log);\n"
     "    $('streams').prepend(this.card);\n"
     "    open.add(this);\n"
     "    this.run();\n"
     "  }\n"
     "  tell(state, reconnects) {\n"
-    "    this.state.className = state === 'open' ? 'good' : 'bad';\n"
+    "    this.state.className = { open: 'good', closed: 'dim' }[state] ?? 'bad';\n"
     "    this.state.textContent = `${state}, reconnects: ${reconnects}`;\n"
     "    soon = true;\n"
     "  }\n"
@@ -5414,8 +5420,11 @@ static const char PAGE_STREAM[] =
     "  }\n"
     "  // Asks for the stream and reads it. How long to wait before the next try, or why not to.\n"
     "  async once(reconnects) {\n"
+    "    const wait = 'waiting for a connection: other tabs may hold all of them';\n"
+    "    const timer = setTimeout(() => this.tell(wait, reconnects), 3000);\n"
     "    const answer = await ask(`/sse/connect/${encodeURIComponent(this.user)}`, {\n"
-    "      signal: this.end.signal, headers: this.last ? { 'Last-Event-ID': this.last } : {} });\n"
+    "      signal: this.end.signal, headers: this.last ? { 'Last-Event-ID': this.last } : {},\n"
+    "    }).finally(() => clearTimeout(timer));\n"
     "    if (answer.status === 204) return { why: 'held: the user is to stay away for a while' };\n"
     "    if (!answer.ok) {\n"
     "      this.show('refused', await explain(answer), {});\n"
@@ -5450,18 +5459,19 @@ static const char PAGE_STREAM[] =
 
 static const char PAGE_OPEN[] =
     "// Over HTTP/1.1 a browser keeps six connections to a server, and this page needs two.\n"
-    "const start = (user) => {\n"
+    "let running = 0; // requests from cards: a task takes ten seconds\n"
+    "const start = (user, last) => {\n"
     "  const few = performance.getEntriesByType('navigation')[0].nextHopProtocol === 'http/1.1';\n"
-    "  const full = few && open.size >= 4;\n"
-    "  $('full').textContent = full ? 'Four streams are open, and a browser keeps six ' +\n"
-    "    'connections to a server at most: close one first.' : '';\n"
-    "  if (!full) new Stream(user).log.focus();\n"
+    "  const full = few && open.size + running >= 4;\n"
+    "  $('full').textContent = full ? 'Four streams or tasks are under way: a browser keeps ' +\n"
+    "    'six connections to a server at most: close one first.' : '';\n"
+    "  if (!full) new Stream(user, last).log.focus();\n"
     "};\n"
     "$('opener').onsubmit = (event) => (event.preventDefault(), start($('who').value));\n"
     "$('beats').onchange = () => $('streams').classList.toggle('quiet', !$('beats').checked);\n";
 
 static const char PAGE_USERS[] =
-    "// The list of users, and whether the server is there: asked for every two seconds, and as\n"
+    "// The list of users, and whether the server is there: asked for every few seconds, and as\n"
     "// soon as a stream of this page shows that something has happened.\n"
     "let shown, gone = false, whenThere = 'The server is there.';\n"
     "const showUsers = async (answer) => {\n"
@@ -5469,28 +5479,31 @@ static const char PAGE_USERS[] =
     "  const users = JSON.parse(text).users;\n"
     "  const more = users.length > 200 ? `and ${users.length - 200} more` : '';\n"
     "  $('listed').textContent = answer.ok ? more : await explain(answer);\n"
-    "  if (text === shown) return;\n"
+    "  if (text === shown) return false;\n"
     "  shown = text;\n"
     "  $('users').replaceChildren(...users.slice(0, 200).map((u) => make('tr', {},\n"
     "    make('td', {}, u.user), make('td', { className: u.streams ? 'good' : '' }, u.status),\n"
     "    make('td', {}, u.streams), make('td', {}, u.queued))));\n"
+    "  return true;\n"
     "};\n"
     "const watch = async () => {\n"
-    "  for (let waits;;) {\n"
-    "    soon = false;\n"
+    "  for (let text, news;;) {\n"
+    "    soon = news = false;\n"
     "    try {\n"
-    "      await showUsers(await ask('/sse/users', { signal: AbortSignal.timeout(5000) }));\n"
+    "      const patience = AbortSignal.timeout(5000);\n"
+    "      news = await showUsers(await ask('/sse/users', { signal: patience }));\n"
     "      if (gone) whenThere = `The server is back since ${new Date().toLocaleTimeString()}.`;\n"
     "      gone = false;\n"
-    "    } catch {\n"
-    "      gone = true;\n"
+    "      text = whenThere;\n"
+    "    } catch (error) {\n"
+    "      gone = error.name !== 'TimeoutError';\n"
+    "      text = gone ? 'The server is gone: this page goes on asking.' :\n"
+    "        'No answer for five seconds: other tabs may hold all connections of this browser.';\n"
     "    }\n"
-    "    const text = gone ? 'The server is gone, or silent: this page asks on.' : whenThere;\n"
-    "    $('server').className = gone ? 'bad' : 'good';\n"
+    "    $('server').className = text === whenThere ? 'good' : 'bad';\n"
     "    if ($('server').textContent !== text) $('server').textContent = text;\n"
-    "    waits = 0;\n"
-    "    do await pause(250);\n"
-    "    while (document.hidden || (!soon && ++waits < 8));\n"
+    "    for (let i = 0; i < 1 || document.hidden || (!soon && i < (news || gone ? 8 : 16)); i++)\n"
+    "      await pause(250);\n"
     "  }\n"
     "};\n";
 
@@ -5498,13 +5511,13 @@ static const char PAGE_ROUTES[] =
     "// The routes: a card for each operation of openapi.json, made from the server's own table.\n"
     "const quote = (text) => `'${text.replaceAll(\"'\", \"'\\\\''\")}'`;\n"
     "const card = (path, method, operation) => {\n"
-    "  const name = `${method.toUpperCase()} ${path}`, row = make('div', { className: 'row' });\n"
+    "  const name = `${method.toUpperCase()} ${path}`, row = make('form', {});\n"
     "  const inputs = operation.parameters.map((p) => ({ ...p, input: make('input',\n"
     "    { value: p.schema.default, autocomplete: 'off' }) }));\n"
     "  const sample = operation.requestBody?.content['text/plain'].schema.default;\n"
     "  const body = sample && make('textarea', { rows: 1, value: sample });\n"
     "  const isStream = operation.responses[200]?.content['text/event-stream'];\n"
-    "  const curl = make('code', { tabIndex: 0 }), output = make('output', { tabIndex: 0 });\n"
+    "  const curl = make('code', { tabIndex: 0 }), output = make('output', {});\n"
     "  const url = () => {\n"
     "    let at = path;\n"
     "    for (const { name, input } of inputs) {\n"
@@ -5520,23 +5533,28 @@ static const char PAGE_ROUTES[] =
     "      token() && '-H \"Authorization: Bearer $TOKEN\"',\n"
     "      quote(location.origin + url())].filter(Boolean).join(' ');\n"
     "  };\n"
-    "  const run = async () => {\n"
-    "    if (isStream) return start(inputs[0].input.value);\n"
+    "  const run = async (event) => {\n"
+    "    event.preventDefault();\n"
+    "    if (isStream) return start(...inputs.map(({ input }) => input.value));\n"
     "    output.textContent = 'asked, and waiting ...';\n"
+    "    running++;\n"
     "    const answer = await ask(url(), { method, body: body?.value }).catch(() => undefined);\n"
+    "    running--;\n"
     "    output.textContent = answer ? `${answer.status} ${await answer.text()}` : 'no answer';\n"
+    "    output.tabIndex = 0;\n"
     "    soon = true;\n"
     "  };\n"
-    "  const copy = () => { // as navigator.clipboard would, which plain HTTP has not everywhere\n"
+    "  const copy = ({ target }) => { // navigator.clipboard is not there on plain HTTP elsewhere\n"
     "    getSelection().selectAllChildren(curl);\n"
-    "    $('said').textContent = document.execCommand('copy') ? 'copied' : 'not copied';\n"
+    "    target.textContent = document.execCommand('copy') ? 'Copied' : 'Not copied';\n"
+    "    setTimeout(() => (target.textContent = 'Copy'), 2000);\n"
     "  };\n"
     "  for (const { name, description, input } of inputs)\n"
     "    row.append(make('label', { title: description }, name, input));\n"
     "  if (body) row.append(make('label', {}, 'body', body));\n"
-    "  row.append(make('button', { onclick: run, ariaLabel: `Try ${name}` }, 'Try'),\n"
-    "    make('button', { onclick: copy, ariaLabel: `Copy the curl line of ${name}` }, 'Copy'));\n"
-    "  row.oninput = update;\n"
+    "  row.append(make('button', { ariaLabel: `Try ${name}` }, 'Try'), make('button',\n"
+    "    { type: 'button', onclick: copy, ariaLabel: `Copy the curl line of ${name}` }, 'Copy'));\n"
+    "  Object.assign(row, { oninput: update, onsubmit: run });\n"
     "  $('token').addEventListener('input', update);\n"
     "  update();\n"
     "  return make('article', {}, make('h3', {}, name), make('p', {}, operation.summary), row,\n"
@@ -5547,7 +5565,8 @@ static const char PAGE_ROUTES[] =
     "  $('auth').hidden = !api.components.securitySchemes;\n"
     "  for (const path in api.paths)\n"
     "    for (const method in api.paths[path])\n"
-    "      $('routes').append(card(path, method, api.paths[path][method]));\n"
+    "      $(path.startsWith('/sse/send/') ? 'sender' : 'routes').append(\n"
+    "        card(path, method, api.paths[path][method]));\n"
     "};\n"
     "list();\n"
     "watch();\n";
@@ -5600,8 +5619,9 @@ static int handle_page(struct sse_exchange *x, void *arg)
  *
  * One table: it feeds dispatch, `Allow`, the checks of who may ask, OpenAPI, and through that the
  * page. To add a route, write its handler and add a line: methods, path, who may use it, a summary,
- * the handler; then what it takes and gives, as OpenAPI names that, and the flags of struct
- * route. */
+ * the handler; then what it takes and gives, as OpenAPI names that, and the flags of struct route:
+ *
+ *     {"GET", "/hello/{userId}", SSE_SUBJECT, "greets the user", handle_hello, .gives = NULL}, */
 
 #define TASK .is_demo = true, .takes_time = true
 
@@ -6818,7 +6838,7 @@ static bool option_is_file(const struct config_option *o)
 
 __attribute__((noreturn)) static void usage_error(const struct config_option *o)
 {
-    const char *takes = OPTION_TAKES[o->kind];
+    const char *takes = OPTION_TAKES[o->kind] ? OPTION_TAKES[o->kind] : o->takes;
     if (option_is_file(o) && !TLS_IS_BUILT)
         fprintf(stderr, "sse: --%s needs a build with OpenSSL: make TLS=1\n", o->name);
     else if (o->kind == OPTION_NUMBER)

@@ -24,6 +24,7 @@ if over_https; then TOOLS=$BUILD/tls SSE=${SSE:-$BUILD/tls/sse} SCHEME=https
 else TOOLS=$BUILD SSE=${SSE:-$BUILD/sse} SCHEME=http; fi
 RAW=$TOOLS/raw
 SLACK=0 # milliseconds that a sanitizer may add
+BEAT='<3: Keep alive' # a keep-alive's text, as in sse.c
 [ -z "$SANITIZED" ] || SLACK=4000
 LC_ALL=C
 export LC_ALL
@@ -207,7 +208,7 @@ open() { # NAME PATH [CURL OPTIONS...]
     _stream=$1 _path=$2
     shift 2
     launch "$_stream" curl -qsgN --noproxy '*' --path-as-is -m 100 "$@" "$URL/sse/connect/$_path"
-    await saw "$_stream" 'Keep alive' || fail "stream '$_stream' opens" "$(cat "$tmp/$_stream.out")"
+    await saw "$_stream" "$BEAT" || fail "stream '$_stream' opens" "$(cat "$tmp/$_stream.out")"
 }
 saw() { grep -q -e "$2" "$tmp/$1.out"; }   # NAME PATTERN
 count() { grep -c -e "$2" "$tmp/$1.out"; } # NAME PATTERN
@@ -219,7 +220,7 @@ hang_up() {                                # NAME
 # The stream's text on one line, without what is different every time.
 told() { sed -e 's/^id: [0-9a-f]*-/id: E-/' "$tmp/$1.out" | tr -d '\r' | tr '\n' '|'; } # NAME
 # The same after the greeting.
-news() { told "$1" | sed 's/^.*data: <3: Keep alive||//'; } # NAME
+news() { told "$1" | sed "s/^.*data: $BEAT||//"; } # NAME
 last_id() { sed -n 's/^id: //p' "$tmp/$1.out" | tail -n 1; } # NAME
 
 # ---- Helpers: requests byte by byte --------------------------------------------------------------
@@ -256,6 +257,7 @@ accepted() { # STATUSES WHAT STEP...
     is "$_what" "$_codes closed" "$(answers "$@")$(next_served)"
 }
 
+grep -qF "#define KEEP_ALIVE_TEXT \"$BEAT\"" sse.c || { echo "sse.c has another keep-alive: change BEAT here, too"; exit 1; }
 for tool in curl sed grep awk; do
     command -v $tool >/dev/null 2>&1 || { echo "test.sh needs $tool"; exit 1; }
 done
@@ -351,10 +353,10 @@ slow slow-drip-body "send:${POST_HEAD}Content-Length: 100\r\n\r\n" \
 # A reader that reads nothing for many heartbeats, though its history would hold everything.
 start paused --max-users 4 --heartbeat 1 --history 1000 --history-bytes 20000000
 launch paused-reader "$RAW" "$PORT" patience:600000 rcvbuf:65536 \
-    "send:GET /sse/connect/paused HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' "touch:$tmp/deaf" \
+    "send:GET /sse/connect/paused HTTP/1.1\r\n$H\r\n" "wait:$BEAT" "touch:$tmp/deaf" \
     "until:$tmp/reads-again" 'wait:the last one'
 launch full-window "$RAW" "$PORT" patience:600000 rcvbuf:2048 \
-    "send:GET /sse/connect/window HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' "touch:$tmp/deaf-too" \
+    "send:GET /sse/connect/window HTTP/1.1\r\n$H\r\n" "wait:$BEAT" "touch:$tmp/deaf-too" \
     "until:$tmp/reads-again" 'wait:the last one'
 await test -e "$tmp/deaf-too"
 head -c 20000 /dev/zero | tr '\0' x >"$tmp/20000"
@@ -393,7 +395,7 @@ if command -v ip >/dev/null && two_hosts >"$tmp/hosts.err" 2>&1; then
     await ready vanish
     use vanish
     launch ghost ip netns exec "$HOSTS-b" curl -qsN --noproxy '*' -m 100 "$SCHEME://10.99.0.1:$PORT/sse/connect/ghost"
-    await saw ghost 'Keep alive'
+    await saw ghost "$BEAT"
     launch stuffed ip netns exec "$HOSTS-b" curl -qsN --noproxy '*' -m 100 --limit-rate 1 \
         "$SCHEME://10.99.0.1:$PORT/sse/connect/stuffed"
     (
@@ -765,7 +767,7 @@ is 'count each' '9 9' "$(metric 'sse_http_requests_total{route="/sse/send/{userI
 is 'HEAD' 200 "$(status /metrics -I)"
 is 'a foreign page may not read them' 403 "$(status /metrics -H 'Origin: http://evil.example')"
 if is_linux; then
-    [ -n "$SANITIZED" ] || is 'threads: one accepts, and each connection has one' 3 "$(metric process_threads)"
+    [ -n "$SANITIZED" ] || eventually 'threads: one accepts, and each connection has one' metric_is process_threads 3
     within 'resident memory' 65536 4000000000 "$(metric process_resident_memory_bytes)"
 fi
 is 'memory at most, as the first line of the log says' "$(sed -n '1s/^memory: at most \([0-9]*\) .*/\1/p' "$tmp/counted.err")" \
@@ -894,13 +896,13 @@ hang_up events
 # ==== The stream ==================================================================================
 
 section 'The stream'
-raw "send:GET /sse/connect/zoe HTTP/1.1\r\n$H\r\n" 'wait:Keep alive\n\n' >"$tmp/greeting"
+raw "send:GET /sse/connect/zoe HTTP/1.1\r\n$H\r\n" "wait:$BEAT\n\n" >"$tmp/greeting"
 is 'the head is exactly this' \
     'HTTP/1.1 200 OK|Date: …|Content-Type: text/event-stream|Cache-Control: no-cache|X-Accel-Buffering: no|Connection: close|' \
     "$(sed -e 's/^\(Date: \).*\r/\1…\r/' -e 's/\r$//' -e '/^$/,$d' "$tmp/greeting" | tr '\n' '|')"
 is 'Date is a date' 1 \
     "$(grep -c '^Date: [A-Z][a-z][a-z], [0-3][0-9] [A-Z][a-z][a-z] 20[0-9][0-9] [0-2][0-9]:[0-5][0-9]:[0-6][0-9] GMT.$' "$tmp/greeting")"
-printf "retry: 1234\n\nid: %s-0\ndata: User 'zoe' connected\n\ndata: <3: Keep alive\n\n" \
+printf "retry: 1234\n\nid: %s-0\ndata: User 'zoe' connected\n\ndata: $BEAT\n\n" \
     "$(sed -n 's/^id: \([0-9a-f]*\)-0$/\1/p' "$tmp/greeting")" >"$tmp/expected"
 sed '1,/^.$/d' "$tmp/greeting" >"$tmp/actual"
 if cmp -s "$tmp/expected" "$tmp/actual"; then pass 'the greeting, byte for byte'
@@ -937,8 +939,8 @@ is 'the content type is ignored' 202 "$(status /sse/send/frames -d x -H 'Content
 hang_up frames
 
 start beating --heartbeat 1 --retry 0
-launch beats "$RAW" "$PORT" "send:GET /sse/connect/amy HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' \
-    'wait:Keep alive' 'wait:Keep alive' 'wait:\n\n' clock
+launch beats "$RAW" "$PORT" "send:GET /sse/connect/amy HTTP/1.1\r\n$H\r\n" "wait:$BEAT" \
+    "wait:$BEAT" "wait:$BEAT" 'wait:\n\n' clock
 start commenting --heartbeat=1 --heartbeat-as=comment
 launch comments "$RAW" "$PORT" "send:GET /sse/connect/amy HTTP/1.1\r\n$H\r\n" 'wait:\n: <3' \
     'wait:\n: <3' 'wait:\n\n'
@@ -947,11 +949,11 @@ is 'keep-alives are seen' 0 "$(ended beats)"
 within 'the second comes after two heartbeats of one second' 1950 $((4000 + SLACK)) \
     "$(sed -n 's/^\[\([0-9]*\) ms\]$/\1/p' "$tmp/beats.out")"
 is 'they are messages without an id' \
-    "retry: 0||id: E-0|data: User 'amy' connected||data: <3: Keep alive||data: <3: Keep alive||data: <3: Keep alive||" \
+    "retry: 0||id: E-0|data: User 'amy' connected||data: $BEAT||data: $BEAT||data: $BEAT||" \
     "$(told beats | sed -e 's/.*|retry/retry/' -e 's/\[.*//')"
 is 'keep-alives as comments are seen' 0 "$(ended comments)"
 is 'also in the greeting' \
-    "retry: 2000||id: E-0|data: User 'amy' connected||: <3: Keep alive||: <3: Keep alive||" \
+    "retry: 2000||id: E-0|data: User 'amy' connected||: $BEAT||: $BEAT||" \
     "$(told comments | sed -e 's/.*|retry/retry/')"
 use beating
 health_is_idle() { health_is streams 0; }
@@ -1030,12 +1032,12 @@ closes_noticed() { # within a second; the best of three, for this machine may be
 }
 if closes_noticed; then pass 'a client that closes is noticed within a second'
 else fail 'a client that closes is noticed within a second' "took $_took ms"; fi
-raw "send:GET /sse/connect/rita HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' rst >/dev/null
+raw "send:GET /sse/connect/rita HTTP/1.1\r\n$H\r\n" "wait:$BEAT" rst >/dev/null
 eventually 'so is one that resets' status_is rita Disconnected 0
-raw "send:GET /sse/connect/sid HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' shut eof >/dev/null
+raw "send:GET /sse/connect/sid HTTP/1.1\r\n$H\r\n" "wait:$BEAT" shut eof >/dev/null
 eventually 'and one that half-closes' status_is sid Disconnected 0
 
-raw "send:GET /sse/connect/talker HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' "repeat:3000:x" \
+raw "send:GET /sse/connect/talker HTTP/1.1\r\n$H\r\n" "wait:$BEAT" "repeat:3000:x" \
     "send:\r\n" shut >/dev/null
 began=$(now)
 eventually 'and one that said much before' status_is talker Disconnected 0
@@ -1068,7 +1070,7 @@ gap 'gap tells exactly how many are gone' "$epoch-1" al '^data: 5' "event: gap|d
 gap 'counted from the starting point too' "$epoch-0" al '^data: 5' "event: gap|data: {\"missed\":2}||$kept"
 gap 'an id whose successor is held gets none' "$epoch-2" al '^data: 5' "$kept"
 gap 'an unknown one gets null' x al '^data: 5' "event: gap|data: {\"missed\":null}||$kept"
-gap 'nor does the newest' "$epoch-5" al 'Keep alive' ''
+gap 'nor does the newest' "$epoch-5" al "$BEAT" ''
 for text in 1 2 3 4 5; do post /sse/send/ann $text >/dev/null; done
 is 'no more wait than history holds' '200 {"user":"ann","status":"Disconnected","streams":0,"queued":3}' \
     "$(get /sse/status/ann)"
@@ -1232,9 +1234,9 @@ is 'even if it was first of all' '200 404' "$(status /sse/status/z) $(status /ss
 stop eviction
 
 start one-user --max-users 1
-launch lingering "$RAW" "$PORT" "send:GET /sse/connect/old HTTP/1.1\r\n$H\r\n" 'wait:Keep alive' \
+launch lingering "$RAW" "$PORT" "send:GET /sse/connect/old HTTP/1.1\r\n$H\r\n" "wait:$BEAT" \
     'wait:disconnected\n\n' "until:$tmp/lingered"
-await saw lingering 'Keep alive'
+await saw lingering "$BEAT"
 is 'a user is disconnected' 200 "$(status /sse/disconnect/old)"
 await saw lingering '^event: disconnected'
 is 'and makes room at once, even if the client is slow to close' 202 "$(status /sse/send/new -d x)"
@@ -1243,8 +1245,8 @@ ended lingering >/dev/null
 stop one-user
 start leaving --max-users 2 --history-bytes 4000000 --max-message 1000000
 launch unread "$RAW" "$PORT" rcvbuf:4096 patience:60000 "send:GET /sse/connect/amy HTTP/1.1\r\n$H\r\n" \
-    'wait:Keep alive' "until:$tmp/unread-on" eof
-await saw unread 'Keep alive'
+    "wait:$BEAT" "until:$tmp/unread-on" eof
+await saw unread "$BEAT"
 head -c 900000 /dev/zero | tr '\0' x >"$tmp/900000"
 stuck() { post /sse/send/amy "@$tmp/900000" | grep -q '"streams":1,"delivered":0}'; }
 eventually 'a reader is stuck' stuck
@@ -1504,7 +1506,7 @@ is 'one more is served' 200 "$(status /health)"
 is 'the one idle longest has made room' 0 "$(ended idle1)"
 is 'the others have not' '' "$(cat "$tmp/idle2.exit" "$tmp/idle3.exit" 2>/dev/null)"
 for stream in held1 held2 held3; do
-    hold $stream "send:GET /sse/connect/$stream HTTP/1.1\r\n$H\r\n" 'wait:Keep alive'
+    hold $stream "send:GET /sse/connect/$stream HTTP/1.1\r\n$H\r\n" "wait:$BEAT"
 done
 is 'streams do not make room: 503 in a problem document' 1 \
     "$(raw eof | grep -c '^{"title":"Service Unavailable","status":503,"detail":".*"}$')"
@@ -1531,8 +1533,8 @@ ended held3 >/dev/null
 stop few
 
 start crowded --max-connections 2
-hold only1 "send:GET /sse/connect/a HTTP/1.1\r\n$H\r\n" 'wait:Keep alive'
-hold only2 "send:GET /sse/connect/a HTTP/1.1\r\n$H\r\n" 'wait:Keep alive'
+hold only1 "send:GET /sse/connect/a HTTP/1.1\r\n$H\r\n" "wait:$BEAT"
+hold only2 "send:GET /sse/connect/a HTTP/1.1\r\n$H\r\n" "wait:$BEAT"
 seq 1 100 | sed "s,.*,url = $URL/health?&," >"$tmp/urls"
 is 'a hundred at once can read it too' '100 503' \
     "$(curl -qsZ --noproxy '*' --parallel-max 100 -m 30 -K "$tmp/urls" -w '%{http_code}\n' 2>/dev/null |
@@ -2192,11 +2194,11 @@ else
         is 'HTTP/2 is spoken' 2 "$(through -o /dev/null -w '%{http_version}' "$PUSH/health")"
         launch "$proxy-stream" ip netns exec "$HOSTS-p" curl -qsN --noproxy '*' -m 100 --http2 --cacert "$tmp/push.pem" \
             --resolve push.example.org:443:127.0.0.1 "$PUSH/sse/connect/$proxy"
-        eventually 'a stream opens' saw "$proxy-stream" 'Keep alive'
+        eventually 'a stream opens' saw "$proxy-stream" "$BEAT"
         has 'a message is delivered' '"streams":1,"delivered":1' "$(through -d hello "$PUSH/sse/send/$proxy")"
         eventually 'and comes at once' saw "$proxy-stream" '^data: hello$'
         id=$(last_id "$proxy-stream")
-        twice() { [ "$(count "$proxy-stream" 'Keep alive')" -ge 3 ]; }
+        twice() { [ "$(count "$proxy-stream" "$BEAT")" -ge 3 ]; }
         eventually 'keep-alives come' twice
         hang_up "$proxy-stream"
         eventually 'that the client has closed is noticed' counts_streams 0
@@ -2441,7 +2443,7 @@ else
     not_held() { [ "$(status /sse/connect/later -I)" = 200 ]; }
     eventually 'a hold of a second is over in time' not_held
     open clocked clocked
-    beats() { [ "$(count clocked 'Keep alive')" -ge "$1" ]; } # N
+    beats() { [ "$(count clocked "$BEAT")" -ge "$1" ]; } # N
     eventually 'and hearts beat' beats 3
     echo 7200 >"$tmp/shift"
     eventually 'when it is set forward, too' beats 5
@@ -2454,7 +2456,7 @@ else
         open hour "alice?access_token=$alice"
         open moment "brief?access_token=$(token "{\"sub\":\"brief\",\"exp\":$(($(date +%s) + 5))}")"
         echo -7200 >"$tmp/shift"
-        moment_beats() { [ "$(count moment 'Keep alive')" -ge "$1" ]; } # N
+        moment_beats() { [ "$(count moment "$BEAT")" -ge "$1" ]; } # N
         eventually 'a token lives longer when the clock is set back' moment_beats 8
         is 'its stream is open' '' "$(cat "$tmp/moment.exit" 2>/dev/null)"
         echo 7200 >"$tmp/shift"

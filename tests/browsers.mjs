@@ -14,8 +14,9 @@
 // Firefox of its own making, so Firefox is driven through puppeteer-core, over WebDriver BiDi. Of what
 // the pages of both can do, this takes what is the same: goto, evaluate with one argument, click, focus,
 // keyboard.type and .press, screenshot; and adds until(), which polls in the page. Each page is in a
-// context of its own: it shares neither cookies nor storage with another. What a page throws, and what
-// it or the browser writes to the console as an error, is in its `problems`.
+// context of its own, which shares neither cookies nor connections with another, unless it is asked for
+// with `shared`. What a page throws, and what it or the browser writes to the console as an error, is in
+// its `problems`.
 
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -48,10 +49,12 @@ async function chromium(modules, { dark, insecure }) {
     executablePath: programs.chromium,
     args: ["--disable-features=LocalNetworkAccessChecks", "--no-sandbox", "--disable-gpu", "--disable-quic"],
   });
+  let common; // the context of pages that share one
   return {
     close: () => browser.close(),
-    async page(viewport) {
-      const page = await browser.newPage({ viewport, ignoreHTTPSErrors: insecure, colorScheme: dark ? "dark" : "light" });
+    async page(viewport, shared) {
+      const context = () => browser.newContext({ viewport, ignoreHTTPSErrors: insecure, colorScheme: dark ? "dark" : "light" });
+      const page = await (shared ? await (common ??= context()) : await context()).newPage();
       page.until = (condition, argument) => page.waitForFunction(condition, argument, { timeout: patience });
       return watched(page);
     },
@@ -70,10 +73,11 @@ async function firefox(modules, { dark, insecure }) {
       "layout.css.prefers-color-scheme.content-override": dark ? 0 : 1,
     },
   });
+  let common;
   return {
     close: () => browser.close(),
-    async page(viewport) {
-      const page = await (await browser.createBrowserContext()).newPage();
+    async page(viewport, shared) {
+      const page = await (shared ? await (common ??= browser.createBrowserContext()) : await browser.createBrowserContext()).newPage();
       await page.setViewport(viewport);
       page.until = (condition, argument) => page.waitForFunction(condition, { timeout: patience }, argument);
       return watched(page);
@@ -84,5 +88,5 @@ async function firefox(modules, { dark, insecure }) {
 // `dark` is for all of its pages; with `insecure` it takes any certificate.
 export async function launch(name, modules, { dark = false, insecure = false } = {}) {
   const browser = await { chromium, firefox }[name](modules, { dark, insecure });
-  return { name, close: browser.close, page: ({ width = 1024, height = 768 } = {}) => browser.page({ width, height }) };
+  return { name, close: browser.close, page: ({ width = 1024, height = 768, shared = false } = {}) => browser.page({ width, height }, shared) };
 }

@@ -94,7 +94,7 @@ const userIs = (page, ...cells) =>
 const press = (page, route, button) =>
   page.evaluate(
     ([route, button]) => {
-      const card = [...document.querySelectorAll("#routes article")].find((a) => a.querySelector("h3").textContent === route);
+      const card = [...document.querySelectorAll("article:has(form)")].find((a) => a.querySelector("h3").textContent === route);
       [...card.querySelectorAll("button")].find((b) => b.textContent === button).click();
     },
     [route, button],
@@ -102,7 +102,7 @@ const press = (page, route, button) =>
 const fill = (page, route, label, value) =>
   page.evaluate(
     ([route, label, value]) => {
-      const card = [...document.querySelectorAll("#routes article")].find((a) => a.querySelector("h3").textContent === route);
+      const card = [...document.querySelectorAll("article:has(form)")].find((a) => a.querySelector("h3").textContent === route);
       const field = [...card.querySelectorAll("label")].find((l) => l.textContent.startsWith(label)).querySelector("input, textarea");
       field.value = value;
       field.dispatchEvent(new Event("input", { bubbles: true }));
@@ -112,7 +112,7 @@ const fill = (page, route, label, value) =>
 const output = async (page, route, begins) => {
   await page.until(
     ([route, begins]) =>
-      [...document.querySelectorAll("#routes article")]
+      [...document.querySelectorAll("article:has(form)")]
         .find((a) => a.querySelector("h3").textContent === route)
         .querySelector("output")
         .textContent.startsWith(begins),
@@ -122,7 +122,7 @@ const output = async (page, route, begins) => {
 };
 const cards = (page) =>
   page.evaluate(() =>
-    [...document.querySelectorAll("#routes article")].map((a) => ({
+    [...document.querySelectorAll("article:has(form)")].map((a) => ({
       name: a.querySelector("h3").textContent,
       curl: a.querySelector("code").textContent,
       output: a.querySelector("output").textContent,
@@ -168,8 +168,8 @@ function shell(line, environment = {}) {
 async function routes(page, server) {
   const api = await (await server.ask("/openapi.json")).json();
   const listed = Object.entries(api.paths).flatMap(([at, methods]) => Object.keys(methods).map((m) => `${m.toUpperCase()} ${at}`));
-  await page.until((n) => document.querySelectorAll("#routes article").length === n, listed.length);
-  is("the routes", listed.join(), (await cards(page)).map((card) => card.name).join());
+  await page.until((n) => document.querySelectorAll("article:has(form)").length === n, listed.length);
+  is("the routes", listed.toSorted().join(), (await cards(page)).map((card) => card.name).sort().join());
 
   await press(page, "POST /sse/send/{userId}", "Try");
   is("a receipt", true, /^202 \{"id":"[0-9a-f]+-1","user":"alice","status":"Disconnected"/.test(await output(page, "POST /sse/send/{userId}", "202")));
@@ -191,8 +191,8 @@ async function routes(page, server) {
     }
   };
   const all = await cards(page);
-  await lines(all.slice(0, 1)); // a stream, which takes what waits for alice
-  await lines(all.slice(1));
+  await lines(all.filter(({ name }) => name.includes("connect/"))); // a stream, which takes what waits for alice
+  await lines(all.filter(({ name }) => !name.includes("connect/")));
   const sent = await shell(`curl -N ${server.url}/sse/connect/shell`);
   is("what the shell sent", true, sent.includes('data: @it\'s "$HOME" `x`\ndata: \\2\n\n'));
   await fill(page, "POST /sse/send/{userId}", "userId", "alice");
@@ -230,6 +230,13 @@ async function streams(page, server) {
 
   for (let i = 0; i < 70; i++) await server.ask("/sse/send/bob", `${i}`);
   await userIs(page, "bob", "Disconnected", "0", "64");
+  await fill(page, "GET /sse/connect/{userId}", "lastEventId", "nonsense");
+  await fill(page, "GET /sse/connect/{userId}", "userId", "eve");
+  await press(page, "GET /sse/connect/{userId}", "Try");
+  await shows(page, "eve", "gap");
+  await server.ask("/sse/disconnect/eve?hold=60");
+  await stateIs(page, "eve", "held");
+  await fill(page, "GET /sse/connect/{userId}", "lastEventId", "");
   await fill(page, "GET /sse/connect/{userId}", "userId", "bob");
   await press(page, "GET /sse/connect/{userId}", "Try");
   await shows(page, "bob", "message", 64);
@@ -253,7 +260,7 @@ async function many(page, server) {
     await stateIs(page, user, "open");
   }
   await open("c4");
-  await page.until(() => document.getElementById("full").textContent.startsWith("Four streams are open"));
+  await page.until(() => document.getElementById("full").textContent.startsWith("Four streams or tasks are under way"));
   await server.ask("/sse/broadcast", "to all");
   for (const user of ["alice", "c1", "c2", "c3"]) await shows(page, user, "message");
   await shoot(page, `${now}`);
@@ -321,6 +328,27 @@ async function restart(page, server) {
   return again;
 }
 
+// Two pages, whose streams take all six connections of the browser: that is no reason to say that the
+// server is gone.
+async function tabs(browser, server) {
+  const pages = [await browser.page({ shared: true }), await browser.page({ shared: true })];
+  for (const [i, page] of pages.entries()) {
+    await page.goto(server.url);
+    await page.until(() => document.querySelectorAll("article:has(form)").length > 0);
+    await page.evaluate((i) => {
+      for (let n = 0; n < 4; n++) {
+        document.getElementById("who").value = `tab${i}-${n}`;
+        document.querySelector("#opener button").click();
+      }
+    }, i);
+  }
+  await stateIs(pages[1], "tab1-3", "waiting for a connection");
+  await serverIs(pages[1], "No answer for five seconds");
+  const { users } = await (await server.ask("/sse/users")).json();
+  is("streams that are open", 6, users.filter(({ user, status }) => user.startsWith("tab") && status === "Connected").length);
+  for (const page of pages) await page.close();
+}
+
 async function tokens(browser) {
   const secret = "0123456789abcdef0123456789abcdef";
   writeFileSync(path.join(folder, "secret"), secret);
@@ -331,7 +359,7 @@ async function tokens(browser) {
   const page = await browser.page();
   await page.goto(server.url);
   await page.until(() => document.getElementById("listed").textContent.startsWith("401: "));
-  await tabTo(page, "Access token, which this server asks for");
+  await tabTo(page, "Access token, which this server asks for (sse:admin shows all)");
   await page.keyboard.type(token);
   await page.until(() => document.getElementById("listed").textContent === "");
   await tabTo(page, "User");
@@ -339,6 +367,10 @@ async function tokens(browser) {
   await shows(page, "alice", "keep-alive", 2); // as comments, which no EventSource shows
   await press(page, "POST /sse/send/{userId}", "Try");
   await shows(page, "alice", "message");
+  await page.focus("#beats");
+  await tabTo(page, "userId"); // the first card is that of send
+  await page.keyboard.press("Enter");
+  await shows(page, "alice", "message", 2);
   const { curl } = (await cards(page)).find((card) => card.name === "GET /sse/users");
   is("the line for curl", false, curl.includes(token));
   is("and what it gives", true, (await shell(curl, { TOKEN: token })).endsWith(" 200"));
@@ -366,6 +398,7 @@ for (const name of chosen ? [chosen] : ["chromium", "firefox"]) {
     await accessible(page);
     const heard = page.problems.filter((text) => !/status of 4(04|29)/.test(text)); // asked for above
     is("errors in the console", "", heard.join("; "));
+    await tabs(browser, server);
     console.log(`${name}: from a send to the page: ${await delays(page, server)}`);
     server = await restart(page, server);
     await tokens(browser);
@@ -375,7 +408,7 @@ for (const name of chosen ? [chosen] : ["chromium", "firefox"]) {
     browser = await launch(name, modules, { dark: true });
     const narrow = await browser.page({ width: 320, height: 640 });
     await narrow.goto(server.url);
-    await narrow.until(() => document.querySelectorAll("#routes article").length > 0);
+    await narrow.until(() => document.querySelectorAll("article:has(form)").length > 0);
     await tabTo(narrow, "User");
     await narrow.keyboard.press("Enter");
     await server.ask("/sse/send/alice", "a word");
