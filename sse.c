@@ -174,6 +174,7 @@ enum {
     SSE_ID_BYTES = 38,         /* an event id with its NUL: 16 hex digits, '-', 20 digits */
     SSE_HOLD_MAX_S = 86400,    /* longest hold of a disconnect, seconds */
     SSE_OWN_ROUTES = 32,       /* routes an embedder may add */
+    SSE_ROUTE_BYTES = 256,     /* longest path of such a route */
     SSE_OWN_FIELDS_BYTES = 512 /* fields a handler may add to an answer, with `: ` and CR LF */
 };
 
@@ -348,7 +349,8 @@ int sse_query(const struct sse_exchange *exchange, const char *name, char *value
  * not sent. One call of sse_print() may write up to 1 KiB; longer text goes through sse_write(). (A
  * call of 2 KiB or more closes the connection: better no answer than one with a hole.) */
 void sse_content_type(struct sse_exchange *exchange, const char *type); /* a literal: borrowed */
-/* Adds a field to the answer's head, such as Location; both strings are copied. SSE_EINVAL for what
+/* Adds a field to the answer's head, such as Location; both strings are copied, NULL is an empty
+ * value. SSE_EINVAL for what
  * is not a valid field, for those that the server writes itself (framing, caching, CORS and their
  * like) and once over 2 KiB of body have gone out; SSE_EFULL after SSE_OWN_FIELDS_BYTES of them. */
 int sse_field(struct sse_exchange *exchange, const char *name, const char *value);
@@ -429,7 +431,7 @@ enum {
     SSE_STATUSES = 24,           /* that requests are counted by */
     SSE_DELAYS = 14,             /* bounds of the histogram of delivery times */
     SSE_PROGRAM_BYTES = 2097152, /* the program itself, in the memory line */
-    SSE_STACK_BYTES_MIN = 16384, /* of a connection's thread: deepest use of our own is 9 KiB */
+    SSE_STACK_BYTES_MIN = 16384, /* of a connection's thread: deepest use is 10 KiB, with TLS 13 */
 
     SSE_IDLE_MS = 60000,       /* an idle persistent connection is closed */
     SSE_FRESH_MS = 1000,       /* a new connection counts as idle only after this */
@@ -1538,6 +1540,14 @@ static bool transport_secure(struct transport *t, struct ssl_ctx_st *context, in
             return false;
     }
     return n > 0;
+}
+
+/* Makes the connection end with a reset, so that the peer does not take its end for a proper one. */
+static void transport_abort(struct transport *t)
+{
+    struct linger at_once = {.l_onoff = 1};
+    setsockopt(t->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    t->failed = true; /* TLS says nothing more either */
 }
 
 /* Ends TLS, if there is any; the socket stays open. */
@@ -3192,7 +3202,7 @@ static void stream_flush_locked(struct sse_server *server, struct stream *s)
     size_t total;
 
     if (s->seq < s->user->log.first && s->seq < s->until) {
-        s->user->tally.slow += !s->gone;
+        s->user->tally.slow += !s->gone && s->bye == STAY;
         s->gone = true; /* fell out of the log: what it needs next is overwritten */
     }
     int count = s->gone ? 0 : stream_gather_locked(s, parts, &total);
@@ -3963,10 +3973,23 @@ void sse_content_type(struct sse_exchange *x, const char *type)
 
 int sse_field(struct sse_exchange *x, const char *name, const char *value)
 {
-    static const char *const ours[] = {
-        "Access-Control-", "Allow", "Cache-Control", "Connection",        "Content-Length",
-        "Content-Type",    "Date",  "Retry-After",   "Transfer-Encoding", "Vary",
-        "WWW-Authenticate"};
+    static const char *const ours[] = {"Keep-Alive",
+                                       "Proxy-Connection",
+                                       "TE",
+                                       "Trailer",
+                                       "Upgrade",
+
+                                       "Access-Control-",
+                                       "Allow",
+                                       "Cache-Control",
+                                       "Connection",
+                                       "Content-Length",
+                                       "Content-Type",
+                                       "Date",
+                                       "Retry-After",
+                                       "Transfer-Encoding",
+                                       "Vary",
+                                       "WWW-Authenticate"};
     struct slice n = slice_of(name), v = slice_of(value);
 
     if (!http_is_token(n) || !http_is_field_value(v) || x->chunked)
@@ -3979,7 +4002,7 @@ int sse_field(struct sse_exchange *x, const char *name, const char *value)
         return SSE_EFULL;
     text_string(&x->fields, name);
     text_string(&x->fields, ": ");
-    text_string(&x->fields, value);
+    text_put(&x->fields, v.at, v.len);
     text_put(&x->fields, "\r\n", 2);
     return SSE_OK;
 }
@@ -4495,6 +4518,9 @@ static bool exchange_run(struct sse_exchange *x, int verdict)
     answer_finish(x, status);
     if (x->lost)
         c->out.len = 0; /* what was abandoned is not taken up again */
+    if (x->lost && x->chunked && x->request.minor == 0)
+        transport_abort(
+            &c->transport); /* where the end is the framing, it must not look like one */
     exchange_note(x, status);
     return !x->close;
 }
@@ -4782,6 +4808,7 @@ static int handle_status(struct sse_exchange *x, void *arg)
 
 static int handle_users(struct sse_exchange *x, void *arg)
 {
+    char bytes[SSE_USER_BYTES];
     struct user *user;
     uint32_t at = 0;
     (void)arg;
@@ -4789,9 +4816,10 @@ static int handle_users(struct sse_exchange *x, void *arg)
     sse_print(x, "{\"users\":[");
     for (const char *comma = ""; !x->lost && (user = user_each(x->server, &at)); comma = ",") {
         struct sse_user_status status = user_status(user);
+        struct slice name = {memcpy(bytes, user->name, user->name_len), user->name_len};
+        user_unpin(user); /* before writing, which may take as long as the client does */
         sse_print(x, "%s", comma);
-        answer_user(x, (struct slice){user->name, user->name_len}, &status);
-        user_unpin(user);
+        answer_user(x, name, &status);
     }
     sse_print(x, "]}\n");
     return 200;
@@ -5205,6 +5233,9 @@ static void openapi_operation(struct sse_exchange *x, const struct route *route,
     sse_print(x, "%s", method);
     for (const char *at = route->path; *at; at++)
         sse_write(x, char_is_alnum(*at) ? at : "_", 1);
+    size_t number = (size_t)(route - x->server->routes);
+    if (number >= x->server->own_routes_at) /* /a-b and /a_b may be two */
+        sse_print(x, "%zu", number);
     openapi_write(x, "','parameters':[");
     if (has_user)
         openapi_parameter(x, "userId", "path");
@@ -5241,6 +5272,22 @@ static void openapi_routes(struct sse_exchange *x)
     openapi_write(x, "}");
 }
 
+/* What the client speaks: HTTPS if a proxy does, as a listed origin of the same host tells. */
+static const char *openapi_scheme(const struct sse_config *config, struct slice authority)
+{
+    struct slice host;
+    struct origin listed;
+    unsigned port;
+
+    bool named = authority.len && host_split(authority, &host, &port);
+    for (size_t i = 0; named && i < config->cors_count; i++)
+        if (origin_parse(slice_of(config->cors[i]), &listed) &&
+            slice_same_nocase(listed.host, host) && slice_is_nocase(listed.scheme, "https") &&
+            (port == 0 ? 443 : port) == listed.port)
+            return "https";
+    return config->cert_file ? "https" : "http";
+}
+
 static int handle_openapi(struct sse_exchange *x, void *arg)
 {
     const struct sse_config *config = &x->server->config;
@@ -5250,7 +5297,7 @@ static int handle_openapi(struct sse_exchange *x, void *arg)
     openapi_write(x, "{'openapi':'3.1.0','info':{'title':'sse','version':'" SSE_VERSION "',"
                      "'summary':'Per-user push over Server-Sent Events',"
                      "'license':{'name':'MIT','identifier':'MIT'}},'servers':[{'url':'");
-    sse_print(x, "%s://", config->cert_file ? "https" : "http");
+    sse_print(x, "%s://", openapi_scheme(config, authority));
     if (authority.len) /* as it was asked for: host and port, which the parser has looked at */
         sse_write(x, authority.at, authority.len);
     else
@@ -5348,7 +5395,7 @@ static const char PAGE_TOOLS[] =
     "  setTimeout(done, signal?.aborted ? 0 : ms);\n"
     "  signal?.addEventListener('abort', done);\n"
     "});\n"
-    "const token = () => $('token').value.trim();\n"
+    "const token = () => $('token').value.replace(/[^!-~]/g, ''); // a field can hold no other\n"
     "const ask = (path, options) => fetch(path, { cache: 'no-store', ...options, headers: {\n"
     "  ...options?.headers, ...(token() && { Authorization: `Bearer ${token()}` }) } });\n"
     "const explain = async (answer) => answer.status + ': ' +\n"
@@ -5490,6 +5537,7 @@ static const char PAGE_USERS[] =
     "  for (let text, news;;) {\n"
     "    soon = news = false;\n"
     "    try {\n"
+    "      if (!$('routes').firstChild) await list();\n"
     "      const patience = AbortSignal.timeout(5000);\n"
     "      news = await showUsers(await ask('/sse/users', { signal: patience }));\n"
     "      if (gone) whenThere = `The server is back since ${new Date().toLocaleTimeString()}.`;\n"
@@ -5568,7 +5616,6 @@ static const char PAGE_ROUTES[] =
     "      $(path.startsWith('/sse/send/') ? 'sender' : 'routes').append(\n"
     "        card(path, method, api.paths[path][method]));\n"
     "};\n"
-    "list();\n"
     "watch();\n";
 
 static const char *const PAGE_SCRIPT[] = {PAGE_TOOLS, PAGE_EVENTS, PAGE_STREAM,
@@ -5675,6 +5722,8 @@ static bool route_is_taken(const struct sse_server *server, const char *path)
 static bool route_path_is_valid(const char *path)
 {
     size_t fixed = strcspn(path, "{");
+    if (strlen(path) > SSE_ROUTE_BYTES)
+        return false;
     for (size_t i = 0; i < fixed; i++)
         if (!char_is_alnum(path[i]) && !strchr("/-._~!$&'()*+,;=:@%", path[i]))
             return false;
@@ -5823,10 +5872,12 @@ static bool conn_secure(struct conn *c)
     c->is_misdirected = came && transport_hears_plain(&c->transport);
     bool secured = came && !c->is_misdirected && transport_secure(&c->transport, context, deadline);
     tls_free(context);
-    if (came && !secured && !c->is_misdirected)
-        counter_add(&server->refusals[REFUSED_HANDSHAKE]);
     c->is_fresh = true; /* now its request is to come */
-    return conn_reclaim(c, since) && (secured || c->is_misdirected);
+    bool ours = conn_reclaim(c, since);
+    if (ours && came && !secured && !c->is_misdirected &&
+        c->transport.allowance < SSE_HANDSHAKE_BYTES) /* it had said something */
+        counter_add(&server->refusals[REFUSED_HANDSHAKE]);
+    return ours && (secured || c->is_misdirected);
 }
 
 /* Reads until a head is complete or refused. Returns the verdict of http_parse_head, or 0 if the

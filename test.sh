@@ -792,6 +792,13 @@ for default in alice message hello; do
 done
 get /openapi.json -H 'Host: localhost:99' >/dev/null
 has 'by the name it was asked for' "\"url\":\"$SCHEME://localhost:99\"" "$(cat "$tmp/body")"
+start proxied --cors https://push.example.org --cors http://plain.example.org:81
+get /openapi.json -H 'Host: push.example.org' >/dev/null
+has 'over HTTPS, if a listed origin of that host is' '"url":"https://push.example.org"' "$(cat "$tmp/body")"
+get /openapi.json -H 'Host: push.example.org:81' >/dev/null
+has 'but of that port' "\"url\":\"$SCHEME://push.example.org:81\"" "$(cat "$tmp/body")"
+stop proxied
+use main
 raw 'send:GET /openapi.json HTTP/1.0\r\n\r\n' eof >"$tmp/answer"
 has 'or its own, for a client that tells none' "\"url\":\"$SCHEME://localhost:$PORT\"" "$(cat "$tmp/answer")"
 lacks 'no tokens are asked for' securitySchemes "$(cat "$tmp/answer")"
@@ -1258,6 +1265,30 @@ is 'that of who left first, though not all of its farewell was taken' '404 200' 
 : >"$tmp/unread-on"
 ended unread >/dev/null
 stop leaving
+start listed --max-users 14 --max-connections 100
+name=$(printf '%0124d' 7 | tr 7 x | sed 's/0/%22/g') # two bytes each once it is in JSON: 4 KiB end within the last
+for n in 1 2 3 4 5 6 7 8 9 10 11 12 13; do open "listed$n" "$name$n"; done
+is 'a user who is away, among Connected ones' 202 "$(status "/sse/send/${name}0" -d x)"
+for n in 1 2 3 4 5 6 7 8 9 10 11 12; do
+    launch "unread-list$n" "$RAW" "$PORT" "rcvbuf:$((2048 + 512 * n))" deaf patience:60000 "repeat:$n:${GET}\r\n" "repeat:3000:GET /sse/users HTTP/1.1\r\n$H\r\n" \
+        "until:$tmp/lists-are-read"
+done
+busy_lists() { health_is connections 26; }
+eventually 'lists of users' busy_lists
+lists='' stood=0
+lists_stand() { # for a while no more of them are written: the sockets are full
+    _lists=$lists
+    lists=$(metric 'sse_http_requests_total{route="/sse/users",code="200"}')
+    if [ "${lists:-0}" -gt 100 ] && [ "$lists" = "$_lists" ]; then stood=$((stood + 1)); else stood=0; fi
+    [ "$stood" -ge 20 ]
+}
+eventually 'that nobody reads' lists_stand
+refused_newcomers() { for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do status "/sse/send/new$n" -d x; echo; done | grep -c 503; }
+is 'keep nobody from making room' 0 "$(refused_newcomers)"
+: >"$tmp/lists-are-read"
+for n in 1 2 3 4 5 6 7 8 9 10 11 12; do ended "unread-list$n" >/dev/null; done
+for n in 1 2 3 4 5 6 7 8 9 10 11 12 13; do hang_up "listed$n"; done
+stop listed
 start polite --max-users 1
 for n in 1 2 3 4 5 6 7 8 9 10; do
     open reader "polite$n"
@@ -1710,7 +1741,10 @@ done
 is 'and the next client is served' 200 "$(status /health)"
 long=$(awk 'BEGIN { for (i = 0; i < 90; i++) { for (n = 0; n < 230; n++) printf "a"; printf "," } print "http/1.1" }')
 is 'a greeting of 20 KB is refused' '(NONE)' "$(ciphers -alpn "$long")"
-within 'handshakes that fail are counted' 1 1000 "$(metric 'sse_refusals_total{reason="handshake"}')"
+failures=$(metric 'sse_refusals_total{reason="handshake"}')
+within 'handshakes that fail are counted' 1 1000 "$failures"
+for n in 1 2 3; do plainly shut eof >/dev/null; done
+is 'a connection that only looks whether somebody is there is none' "$failures" "$(metric 'sse_refusals_total{reason="handshake"}')"
 is 'one of 10 KB is not' yes "$(shakes -alpn "$(echo "$long" | cut -c 1-9900),http/1.1" && echo yes)"
 
 start stalled --max-connections 40

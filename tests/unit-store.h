@@ -1895,6 +1895,12 @@ static void test_route(void)
     for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
         check(sse_route(server, "GET", taken[i], SSE_SUBJECT, "s", store_handler, NULL) ==
               SSE_EINVAL);
+    char long_path[SSE_ROUTE_BYTES + 2] = "/";
+    memset(long_path + 1, 'a', SSE_ROUTE_BYTES);
+    check(sse_route(server, "GET", long_path, SSE_SUBJECT, "s", store_handler, NULL) == SSE_EINVAL);
+    long_path[SSE_ROUTE_BYTES] = 0;
+    check(sse_route(server, "GET", long_path, SSE_SUBJECT, "s", store_handler, NULL) == SSE_OK);
+    server->route_count--;
     static const char *const unmatched[] = {"/a b", "/a\tb", "/\xC3\xA9", "/a\"", "/a?", "/a#"};
     for (size_t i = 0; i < sizeof unmatched / sizeof *unmatched; i++)
         check(sse_route(server, "GET", unmatched[i], SSE_SUBJECT, "s", store_handler, NULL) ==
@@ -2099,7 +2105,7 @@ static void test_bare_answers(void)
 static int answer_fields(struct sse_exchange *exchange, void *arg)
 {
     static const char *const bad_names[] = {"",     "a b",  "a:",   "a\r\nb", "\xC3\xA9",
-                                            "date", "VARY", "Allow", "access-control-allow-origin"};
+                                            "date", "VARY", "Allow", "te", "keep-alive", "access-control-allow-origin"};
     static const char *const bad_values[] = {"a\r\nb", "a\nb", "a\rb", "\x01", "\x7F", " a", "a\t"};
     char long_value[SSE_OWN_FIELDS_BYTES];
 
@@ -2109,6 +2115,10 @@ static int answer_fields(struct sse_exchange *exchange, void *arg)
     for (size_t i = 0; i < sizeof bad_values / sizeof *bad_values; i++)
         check(sse_field(exchange, "X-Bad", bad_values[i]) == SSE_EINVAL);
     check(sse_field(exchange, NULL, "x") == SSE_EINVAL);
+    if (sse_is_post(exchange)) {
+        check(sse_field(exchange, "X-Null", NULL) == SSE_OK);
+        return sse_fail(exchange, 409, "they belonged to another answer");
+    }
     check(sse_field(exchange, "X-Empty", "") == SSE_OK);
     check(sse_field(exchange, "X-A", "b \xC3\xA9\t\"c\"") == SSE_OK);
     memset(long_value, 'z', sizeof long_value);
@@ -2117,8 +2127,6 @@ static int answer_fields(struct sse_exchange *exchange, void *arg)
     long_value[strlen(long_value) - 1] = 0;
     check(sse_field(exchange, "X-L", long_value) == SSE_OK);
     check(sse_field(exchange, "X", "") == SSE_EFULL);
-    if (sse_is_post(exchange))
-        return sse_fail(exchange, 409, "they belonged to another answer");
     for (int i = 0; i < 300; i++)
         sse_print(exchange, "0123456789");
     check(sse_field(exchange, "X-Late", "x") == SSE_EINVAL);
@@ -2147,6 +2155,39 @@ static void test_fields(void)
     close(fd);
     heap_free(&got);
     heap_free(&failed);
+    sse_stop(run.server);
+    pthread_join(run.thread, NULL);
+    sse_destroy(run.server);
+}
+
+/* Over HTTP/1.0 the end of the connection is that of the answer: one that was given up must not end
+ * like a whole one. */
+static int answer_broken(struct sse_exchange *exchange, void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 400; i++)
+        sse_print(exchange, "0123456789");
+    return sse_fail(exchange, 500, "too late");
+}
+
+static void test_broken_answer(void)
+{
+    struct sse_config config = store_config(4, 4, 1000);
+    struct running run = {.server = store_server(&config), .code = 1};
+    struct heap got = {NULL, 0, 0}, chunked = {NULL, 0, 0};
+
+    check(sse_route(run.server, "GET", "/b", SSE_ANYONE, "s", answer_broken, NULL) == SSE_OK);
+    if (pthread_create(&run.thread, NULL, run_server, &run) != 0)
+        abort();
+    int fd = store_request(sse_port(run.server), "GET /b HTTP/1.0\r\n\r\n");
+    check(!store_read_until(fd, &got, NULL)); /* a reset */
+    close(fd);
+    fd = store_request(sse_port(run.server), "GET /b HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    check(store_read_until(fd, &chunked, NULL));
+    check(chunked.at && strstr(chunked.at, "chunked") && !strstr(chunked.at, "\r\n0\r\n"));
+    close(fd);
+    heap_free(&got);
+    heap_free(&chunked);
     sse_stop(run.server);
     pthread_join(run.thread, NULL);
     sse_destroy(run.server);
@@ -2353,6 +2394,7 @@ static void test_crowd(void)
     RUN(test_tables)                                                                               \
     RUN(test_bare_answers)                                                                         \
     RUN(test_fields)                                                                               \
+    RUN(test_broken_answer)                                                                        \
     RUN(test_run_twice)                                                                            \
     RUN(test_stop_before_run)                                                                      \
     RUN(test_bodies)                                                                               \
