@@ -291,9 +291,11 @@ async function delays(page, server) {
   await page.evaluate(() => {
     window.seen = [];
     const log = [...document.querySelectorAll("#streams article")].find((a) => a.querySelector("h3").textContent === "alice").querySelector(".log");
-    new MutationObserver(() => {
-      const [, number] = /probe (\d+)\./.exec(log.lastChild.textContent) ?? [];
-      if (number) window.seen[number] ??= performance.timeOrigin + performance.now();
+    new MutationObserver((changes) => {
+      for (const row of changes.flatMap((change) => [...change.addedNodes])) {
+        const [, number] = /probe (\d+)\./.exec(row.textContent) ?? [];
+        if (number) window.seen[number] = performance.timeOrigin + performance.now();
+      }
     }).observe(log, { childList: true });
   });
   const agent = new http.Agent({ keepAlive: true });
