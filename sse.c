@@ -350,9 +350,9 @@ int sse_query(const struct sse_exchange *exchange, const char *name, char *value
  * call of 2 KiB or more closes the connection: better no answer than one with a hole.) */
 void sse_content_type(struct sse_exchange *exchange, const char *type); /* a literal: borrowed */
 /* Adds a field to the answer's head, such as Location; both strings are copied, NULL is an empty
- * value. SSE_EINVAL for what
- * is not a valid field, for those that the server writes itself (framing, caching, CORS and their
- * like) and once over 2 KiB of body have gone out; SSE_EFULL after SSE_OWN_FIELDS_BYTES of them. */
+ * value. SSE_EINVAL for what is not a valid field, for those that the server writes itself
+ * (framing, caching, CORS and their like) and once over 2 KiB of body have gone out; SSE_EFULL
+ * after SSE_OWN_FIELDS_BYTES of them. */
 int sse_field(struct sse_exchange *exchange, const char *name, const char *value);
 void sse_write(struct sse_exchange *exchange, const char *bytes, size_t len);
 SSE_PRINTF(2, 3) void sse_print(struct sse_exchange *exchange, const char *format, ...);
@@ -1542,7 +1542,8 @@ static bool transport_secure(struct transport *t, struct ssl_ctx_st *context, in
     return n > 0;
 }
 
-/* Makes the connection end with a reset, so that the peer does not take its end for a proper one. */
+/* Makes the connection end with a reset, so that the peer does not take its end for a proper
+ * one. */
 static void transport_abort(struct transport *t)
 {
     struct linger at_once = {.l_onoff = 1};
@@ -3815,6 +3816,8 @@ static bool conn_flush(struct conn *c)
     bool written =
         transport_write_all(&c->transport, c->out.at, c->out.len, now_ms() + SSE_ANSWER_MS);
     c->out.len = 0;
+    if (!written)
+        transport_abort(&c->transport); /* part of an answer must not look like one */
     return written;
 }
 
@@ -5235,7 +5238,7 @@ static void openapi_operation(struct sse_exchange *x, const struct route *route,
         sse_write(x, char_is_alnum(*at) ? at : "_", 1);
     size_t number = (size_t)(route - x->server->routes);
     if (number >= x->server->own_routes_at) /* /a-b and /a_b may be two */
-        sse_print(x, "%zu", number);
+        sse_print(x, "_%zu", number);
     openapi_write(x, "','parameters':[");
     if (has_user)
         openapi_parameter(x, "userId", "path");
@@ -5391,11 +5394,9 @@ static const char PAGE_TOOLS[] =
     "  element.append(...children);\n"
     "  return element;\n"
     "};\n"
-    "const pause = (ms, signal) => new Promise((done) => {\n"
-    "  setTimeout(done, signal?.aborted ? 0 : ms);\n"
-    "  signal?.addEventListener('abort', done);\n"
-    "});\n"
-    "const token = () => $('token').value.replace(/[^!-~]/g, ''); // a field can hold no other\n"
+    "const pause = (ms) => new Promise((done) => setTimeout(done, ms));\n"
+    "const clean = (text) => text?.replace(/[^!-~]/g, ''); // a field can hold no other\n"
+    "const token = () => clean($('token').value);\n"
     "const ask = (path, options) => fetch(path, { cache: 'no-store', ...options, headers: {\n"
     "  ...options?.headers, ...(token() && { Authorization: `Bearer ${token()}` }) } });\n"
     "const explain = async (answer) => answer.status + ': ' +\n"
@@ -5433,7 +5434,8 @@ static const char PAGE_STREAM[] =
     "    this.seen = new Set(); // kinds that were explained\n"
     "    this.state = make('span', { role: 'status' });\n"
     "    this.log = make('ol', { className: 'log', tabIndex: 0, ariaLabel: `Log of ${user}` });\n"
-    "    this.button = make('button', { onclick: () => this.end.abort() }, 'Close');\n"
+    "    const close = () => [this.end.abort(), this.wake?.()];\n"
+    "    this.button = make('button', { onclick: close }, 'Close');\n"
     "    this.card = make('article', {}, make('div', { className: 'row' }, make('h3', {}, user),\n"
     "      this.state, this.button), this.log);\n"
     "    $('streams').prepend(this.card);\n"
@@ -5467,16 +5469,16 @@ static const char PAGE_STREAM[] =
     "  }\n"
     "  // Asks for the stream and reads it. How long to wait before the next try, or why not to.\n"
     "  async once(reconnects) {\n"
-    "    const wait = 'waiting for a connection: other tabs may hold all of them';\n"
-    "    const timer = setTimeout(() => this.tell(wait, reconnects), 3000);\n"
+    "    const late = 'waiting for a connection or an answer: other tabs may hold all';\n"
+    "    const timer = setTimeout(() => this.tell(late, reconnects), 3000);\n"
     "    const answer = await ask(`/sse/connect/${encodeURIComponent(this.user)}`, {\n"
     "      signal: this.end.signal, headers: this.last ? { 'Last-Event-ID': this.last } : {},\n"
     "    }).finally(() => clearTimeout(timer));\n"
     "    if (answer.status === 204) return { why: 'held: the user is to stay away for a while' };\n"
     "    if (!answer.ok) {\n"
     "      this.show('refused', await explain(answer), {});\n"
-    "      const seconds = answer.headers.get('Retry-After');\n"
-    "      return seconds ? { wait: seconds * 1000 } : { why: `refused: ${answer.status}` };\n"
+    "      const wait = parseFloat(answer.headers.get('Retry-After')) * 1000;\n"
+    "      return wait >= 0 ? { wait } : { why: `refused: ${answer.status}` };\n"
     "    }\n"
     "    this.tell('open', reconnects);\n"
     "    this.greeted = false;\n"
@@ -5493,8 +5495,10 @@ static const char PAGE_STREAM[] =
     "    for (; !why; reconnects += !why) {\n"
     "      this.tell('connecting', reconnects);\n"
     "      const end = await this.once(reconnects).catch(() => ({ wait: this.retry }));\n"
-    "      if (!end.why) this.tell(`broken off, asks again in ${end.wait / 1000} s`, reconnects);\n"
-    "      if (!end.why) await pause(Math.max(end.wait, 200), this.end.signal);\n"
+    "      if (!end.why && !this.end.signal.aborted) {\n"
+    "        this.tell(`broken off, asks again in ${end.wait / 1000} s`, reconnects);\n"
+    "        await new Promise((done) => setTimeout(this.wake = done, Math.max(end.wait, 200)));\n"
+    "      }\n"
     "      why = this.end.signal.aborted ? 'closed' : end.why;\n"
     "    }\n"
     "    open.delete(this);\n"
@@ -5511,8 +5515,8 @@ static const char PAGE_OPEN[] =
     "  const few = performance.getEntriesByType('navigation')[0].nextHopProtocol === 'http/1.1';\n"
     "  const full = few && open.size + running >= 4;\n"
     "  $('full').textContent = full ? 'Four streams or tasks are under way: a browser keeps ' +\n"
-    "    'six connections to a server at most: close one first.' : '';\n"
-    "  if (!full) new Stream(user, last).log.focus();\n"
+    "    'six connections to a server at most. Close a stream, or wait.' : '';\n"
+    "  if (!full) new Stream(user, clean(last)).log.focus();\n"
     "};\n"
     "$('opener').onsubmit = (event) => (event.preventDefault(), start($('who').value));\n"
     "$('beats').onchange = () => $('streams').classList.toggle('quiet', !$('beats').checked);\n";
@@ -5537,16 +5541,17 @@ static const char PAGE_USERS[] =
     "  for (let text, news;;) {\n"
     "    soon = news = false;\n"
     "    try {\n"
-    "      if (!$('routes').firstChild) await list();\n"
     "      const patience = AbortSignal.timeout(5000);\n"
+    "      if (!$('routes').firstChild) await list(patience);\n"
     "      news = await showUsers(await ask('/sse/users', { signal: patience }));\n"
     "      if (gone) whenThere = `The server is back since ${new Date().toLocaleTimeString()}.`;\n"
     "      gone = false;\n"
     "      text = whenThere;\n"
     "    } catch (error) {\n"
-    "      gone = error.name !== 'TimeoutError';\n"
-    "      text = gone ? 'The server is gone: this page goes on asking.' :\n"
-    "        'No answer for five seconds: other tabs may hold all connections of this browser.';\n"
+    "      const silent = error.name === 'TimeoutError';\n"
+    "      gone ||= !silent;\n"
+    "      text = silent ? 'No answer for five seconds: it is silent, or other tabs and ' +\n"
+    "        'tasks hold all connections.' : 'The server is gone: this page goes on asking.';\n"
     "    }\n"
     "    $('server').className = text === whenThere ? 'good' : 'bad';\n"
     "    if ($('server').textContent !== text) $('server').textContent = text;\n"
@@ -5588,13 +5593,15 @@ static const char PAGE_ROUTES[] =
     "    running++;\n"
     "    const answer = await ask(url(), { method, body: body?.value }).catch(() => undefined);\n"
     "    running--;\n"
-    "    output.textContent = answer ? `${answer.status} ${await answer.text()}` : 'no answer';\n"
+    "    const text = await answer?.text().catch(() => 'and an answer that broke off');\n"
+    "    output.textContent = answer ? `${answer.status} ${text}` : 'no answer';\n"
     "    output.tabIndex = 0;\n"
     "    soon = true;\n"
     "  };\n"
     "  const copy = ({ target }) => { // navigator.clipboard is not there on plain HTTP elsewhere\n"
     "    getSelection().selectAllChildren(curl);\n"
     "    target.textContent = document.execCommand('copy') ? 'Copied' : 'Not copied';\n"
+    "    $('said').textContent = target.textContent;\n"
     "    setTimeout(() => (target.textContent = 'Copy'), 2000);\n"
     "  };\n"
     "  for (const { name, description, input } of inputs)\n"
@@ -5608,8 +5615,10 @@ static const char PAGE_ROUTES[] =
     "  return make('article', {}, make('h3', {}, name), make('p', {}, operation.summary), row,\n"
     "    curl, output);\n"
     "};\n"
-    "const list = async () => {\n"
-    "  const api = await (await fetch('/openapi.json')).json();\n"
+    "const list = async (signal) => {\n"
+    "  const answer = await fetch('/openapi.json', { signal });\n"
+    "  if (!answer.ok) return; // asked for again in a moment\n"
+    "  const api = await answer.json();\n"
     "  $('auth').hidden = !api.components.securitySchemes;\n"
     "  for (const path in api.paths)\n"
     "    for (const method in api.paths[path])\n"
@@ -5874,7 +5883,7 @@ static bool conn_secure(struct conn *c)
     tls_free(context);
     c->is_fresh = true; /* now its request is to come */
     bool ours = conn_reclaim(c, since);
-    if (ours && came && !secured && !c->is_misdirected &&
+    if (ours && came && !secured && c->transport.tls &&
         c->transport.allowance < SSE_HANDSHAKE_BYTES) /* it had said something */
         counter_add(&server->refusals[REFUSED_HANDSHAKE]);
     return ours && (secured || c->is_misdirected);

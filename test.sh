@@ -1285,6 +1285,7 @@ lists_stand() { # for a while no more of them are written: the sockets are full
 eventually 'that nobody reads' lists_stand
 refused_newcomers() { for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do status "/sse/send/new$n" -d x; echo; done | grep -c 503; }
 is 'keep nobody from making room' 0 "$(refused_newcomers)"
+is 'while they are there' yes "$(busy_lists && echo yes)"
 : >"$tmp/lists-are-read"
 for n in 1 2 3 4 5 6 7 8 9 10 11 12; do ended "unread-list$n" >/dev/null; done
 for n in 1 2 3 4 5 6 7 8 9 10 11 12 13; do hang_up "listed$n"; done
@@ -1574,7 +1575,7 @@ end only1
 end only2
 ended only1 >/dev/null
 ended only2 >/dev/null
-turned_away() { [ "$(metric 'sse_refusals_total{reason="max_connections"}')" -ge 100 ]; } # asking may be, too
+turned_away() { [ "$(metric 'sse_refusals_total{reason="max_connections"}')" -ge 100 ] 2>/dev/null; } # asking may be, too
 eventually 'and is counted' turned_away
 stop crowded
 

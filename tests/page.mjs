@@ -25,8 +25,13 @@ import { launch, missing } from "./browsers.mjs";
 const [program, modules, chosen, shots] = process.argv.slice(2);
 const axe = readFileSync(createRequire(path.resolve(modules, "here")).resolve("axe-core/axe.min.js"), "utf8");
 const folder = mkdtempSync(path.join(tmpdir(), "sse-page."));
-process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+const children = new Set(); // servers that have not ended
+process.on("exit", () => {
+  for (const child of children) child.kill();
+  rmSync(folder, { recursive: true, force: true });
+});
 const problems = [];
+const kept = []; // streams whose answers would else be collected, and closed
 let now; // what is being looked at
 
 function is(what, expected, got) {
@@ -40,7 +45,9 @@ function start(port, ...options) {
     const child = spawn(program, ["-q", "--port", String(port), "--retry", "300", "--heartbeat", "1", ...options], {
       stdio: ["ignore", "pipe", "ignore"],
     });
+    children.add(child);
     const ended = new Promise((done) => child.on("exit", done));
+    ended.then(() => children.delete(child));
     child.on("error", reject);
     ended.then(() => reject(new Error("the server does not start")));
     child.stdout.on("data", (line) => {
@@ -276,7 +283,7 @@ async function many(page, server) {
   await stateIs(page, "c4", "open");
   is("the notice is gone", "", await page.evaluate(() => document.getElementById("full").textContent));
 
-  for (let i = 0; i < 16; i++) fetch(`${server.url}/sse/connect/crowd`).catch(() => {});
+  for (let i = 0; i < 16; i++) kept.push(await fetch(`${server.url}/sse/connect/crowd`));
   await userIs(page, "crowd", "Connected", "16", "0");
   await open("crowd");
   await shows(page, "crowd", "refused");

@@ -2193,6 +2193,28 @@ static void test_broken_answer(void)
     sse_destroy(run.server);
 }
 
+/* The same where the last of an answer could not be written. */
+static void test_broken_flush(void)
+{
+    char out[64];
+    int ends[2];
+    struct conn c = {.out = text_over(out, sizeof out)};
+    struct linger linger = {.l_onoff = 0};
+    socklen_t len = sizeof linger;
+
+    check(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    c.transport.fd = ends[0];
+    text_string(&c.out, "whole");
+    check(conn_flush(&c) && c.out.len == 0);
+    check(getsockopt(ends[0], SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && !linger.l_onoff);
+    close(ends[1]);
+    text_string(&c.out, "broken");
+    check(!conn_flush(&c) && c.out.len == 0);
+    check(getsockopt(ends[0], SOL_SOCKET, SO_LINGER, &linger, &len) == 0);
+    check(linger.l_onoff && linger.l_linger == 0);
+    close(ends[0]);
+}
+
 static void test_run_twice(void)
 {
     run_once();
@@ -2395,6 +2417,7 @@ static void test_crowd(void)
     RUN(test_bare_answers)                                                                         \
     RUN(test_fields)                                                                               \
     RUN(test_broken_answer)                                                                        \
+    RUN(test_broken_flush)                                                                         \
     RUN(test_run_twice)                                                                            \
     RUN(test_stop_before_run)                                                                      \
     RUN(test_bodies)                                                                               \
