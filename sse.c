@@ -4010,20 +4010,25 @@ int sse_field(struct sse_exchange *x, const char *name, const char *value)
     return SSE_OK;
 }
 
-int sse_fail(struct sse_exchange *x, int status, const char *format, ...)
+static void exchange_vfail(struct sse_exchange *x, int status, const char *format, va_list args)
 {
     char detail[256];
-    va_list args;
 
-    va_start(args, format);
     if (vsnprintf(detail, sizeof detail, format, args) < 0)
         detail[0] = 0;
-    va_end(args);
     x->type = "application/problem+json";
     x->lost |= x->chunked; /* too late to say so: the answer has begun as another */
     x->close |= x->lost;
     x->fields.len = 0; /* they belonged to the other answer */
     problem_write(&x->answer, status, detail);
+}
+
+int sse_fail(struct sse_exchange *x, int status, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    exchange_vfail(x, status, format, args);
+    va_end(args);
     return status;
 }
 
@@ -4032,15 +4037,12 @@ SSE_PRINTF(4, 5)
 static int exchange_refuse(struct sse_exchange *x, enum refusal why, int status, const char *format,
                            ...)
 {
-    char detail[256];
     va_list args;
-
     va_start(args, format);
-    if (vsnprintf(detail, sizeof detail, format, args) < 0)
-        detail[0] = 0;
+    exchange_vfail(x, status, format, args);
     va_end(args);
     counter_add(&x->server->refusals[why]);
-    return sse_fail(x, status, "%s", detail);
+    return status;
 }
 
 /* The status and the words for what a function of the messaging layer returned. */
@@ -4211,12 +4213,15 @@ static bool route_matches(const struct route *route, struct slice path)
 /* A route without {userId} goes before one with it. */
 static const struct route *route_find(const struct sse_server *server, struct slice path)
 {
-    const struct route *found = NULL, *end = server->routes + server->route_count;
-    for (const struct route *r = server->routes; !found && r < end; r++)
-        found = slice_is(path, r->path) ? r : NULL;
-    for (const struct route *r = server->routes; !found && r < end; r++)
-        found = route_matches(r, path) ? r : NULL;
-    return found;
+    const struct route *with_user = NULL, *end = server->routes + server->route_count;
+    for (const struct route *r = server->routes; r < end; r++) {
+        if (!route_matches(r, path))
+            continue;
+        if (!strchr(r->path, '{'))
+            return r;
+        with_user = r; /* there is no other: up to {userId} it is the path's own beginning */
+    }
+    return with_user;
 }
 
 /* Reads more input behind `base`, where the head of the request under way ends. 1 if there is some,
@@ -5051,10 +5056,11 @@ static void metrics_of_requests(struct sse_exchange *x)
                   (uint64_t)atomic_load(&server->refusals[i]));
 }
 
-/* A number of /proc/self/stat (proc(5)), counted as there: 1 is the process's id. 0 where the
- * platform has no such file. */
-static uint64_t process_stat(unsigned field)
+/* The process's threads, and its resident pages, from /proc/self/stat (proc(5), where its fields
+ * are counted from 1). Both stay as they are where the platform has no such file. */
+static void process_stat(uint64_t *threads, uint64_t *pages)
 {
+    enum { THREADS = 20, PAGES = 24 };
     char stat[512];
     int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
     ssize_t n = fd >= 0 ? read(fd, stat, sizeof stat - 1) : 0;
@@ -5063,17 +5069,21 @@ static uint64_t process_stat(unsigned field)
         close(fd);
     stat[n > 0 ? n : 0] = 0;
     const char *at = strrchr(stat, ')'); /* ends the second field, which may hold anything */
-    for (unsigned i = 2; at && i < field; i++)
-        at = strchr(at + 1, ' ');
-    return at ? strtoull(at, NULL, 10) : 0;
+    for (int field = 3; field <= PAGES && at && (at = strchr(at + 1, ' ')); field++) {
+        if (field == THREADS)
+            *threads = strtoull(at, NULL, 10);
+        else if (field == PAGES)
+            *pages = strtoull(at, NULL, 10);
+    }
 }
 
 static void metrics_of_process(struct sse_exchange *x)
 {
     struct sse_server *server = x->server;
     struct timespec cpu = {.tv_sec = 0};
-    uint64_t threads = process_stat(20), pages = process_stat(24);
+    uint64_t threads = 0, pages = 0;
 
+    process_stat(&threads, &pages);
     pthread_rwlock_rdlock(&server->table_lock);
     uint64_t evictions = server->evictions;
     pthread_rwlock_unlock(&server->table_lock);

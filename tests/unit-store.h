@@ -1981,6 +1981,19 @@ static void *run_server(void *arg)
     return NULL;
 }
 
+static void run_start(struct running *run)
+{
+    if (pthread_create(&run->thread, NULL, run_server, run) != 0)
+        abort();
+}
+
+static void run_end(struct running *run)
+{
+    sse_stop(run->server);
+    pthread_join(run->thread, NULL);
+    sse_destroy(run->server);
+}
+
 static void *run_pause(void *arg)
 {
     struct running *r = arg;
@@ -2079,8 +2092,7 @@ static void test_bare_answers(void)
           SSE_OK);
     check(sse_route(run.server, "GET", "/2", SSE_SUBJECT, "s", answer_bare, (void *)&statuses[2]) ==
           SSE_OK);
-    if (pthread_create(&run.thread, NULL, run_server, &run) != 0)
-        abort();
+    run_start(&run);
     for (int i = 0; i < 3; i++) {
         struct heap got = {NULL, 0, 0};
         char request[80], line[16];
@@ -2096,9 +2108,7 @@ static void test_bare_answers(void)
         close(fd);
         heap_free(&got);
     }
-    sse_stop(run.server);
-    pthread_join(run.thread, NULL);
-    sse_destroy(run.server);
+    run_end(&run);
 }
 
 /* Fields of a handler's own: what would break the head, or is the server's to write, is refused. */
@@ -2140,8 +2150,7 @@ static void test_fields(void)
     struct heap got = {NULL, 0, 0}, failed = {NULL, 0, 0};
 
     check(sse_route(run.server, "GET|POST", "/f", SSE_ANYONE, "s", answer_fields, NULL) == SSE_OK);
-    if (pthread_create(&run.thread, NULL, run_server, &run) != 0)
-        abort();
+    run_start(&run);
     int fd = store_request(sse_port(run.server),
                            "GET /f HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     check(store_read_until(fd, &got, NULL));
@@ -2155,9 +2164,7 @@ static void test_fields(void)
     close(fd);
     heap_free(&got);
     heap_free(&failed);
-    sse_stop(run.server);
-    pthread_join(run.thread, NULL);
-    sse_destroy(run.server);
+    run_end(&run);
 }
 
 /* Over HTTP/1.0 the end of the connection is that of the answer: one that was given up must not end
@@ -2177,8 +2184,7 @@ static void test_broken_answer(void)
     struct heap got = {NULL, 0, 0}, chunked = {NULL, 0, 0};
 
     check(sse_route(run.server, "GET", "/b", SSE_ANYONE, "s", answer_broken, NULL) == SSE_OK);
-    if (pthread_create(&run.thread, NULL, run_server, &run) != 0)
-        abort();
+    run_start(&run);
     int fd = store_request(sse_port(run.server), "GET /b HTTP/1.0\r\n\r\n");
     check(!store_read_until(fd, &got, NULL)); /* a reset */
     close(fd);
@@ -2188,9 +2194,7 @@ static void test_broken_answer(void)
     close(fd);
     heap_free(&got);
     heap_free(&chunked);
-    sse_stop(run.server);
-    pthread_join(run.thread, NULL);
-    sse_destroy(run.server);
+    run_end(&run);
 }
 
 /* The same where the last of an answer could not be written. */
