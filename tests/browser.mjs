@@ -11,36 +11,16 @@
 // after a preflight, and learns of refusals; a page that is not listed learns nothing.
 // Prints "browser: ok", or what was wrong, and exits 0 or 1.
 
-import { spawn } from "node:child_process";
-import { createHmac } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import path from "node:path";
+import { launch } from "./browsers.mjs";
+import { mint, start as startServer } from "./server.mjs";
 
 const [program, modules, cert, key, secretFile] = process.argv.slice(2);
 if (cert) process.env.NODE_TLS_REJECT_UNAUTHORIZED = "0"; // the certificate is its own authority
-const { chromium } = createRequire(path.resolve(modules, "here"))("playwright-core");
 const problems = [];
 
-function start(port, ...options) {
-  return new Promise((resolve, reject) => {
-    if (cert) options.push("--cert", cert, "--key", key);
-    const server = spawn(program, ["-q", "--port", String(port), "--retry", "200", ...options], {
-      stdio: ["ignore", "pipe", "ignore"],
-    });
-    server.on("error", reject);
-    server.stdout.on("data", (line) => {
-      resolve({ server, port: Number(/:(\d+)\s*$/.exec(line.toString())[1]) });
-    });
-  });
-}
-
-function stop(server) {
-  return new Promise((resolve) => {
-    server.on("exit", resolve);
-    server.kill("SIGTERM");
-  });
-}
+const secure = cert ? ["--cert", cert, "--key", key] : [];
+const start = (port, ...options) => startServer(program, "--port", String(port), "--retry", "200", ...secure, ...options);
 
 // Text of `length` bytes, more or less, from all planes of Unicode and with every kind of line end.
 function text(length, seed) {
@@ -57,24 +37,19 @@ function text(length, seed) {
   return out;
 }
 
-function token(claims) {
-  const secret = readFileSync(secretFile, "utf8").replace(/\n$/, "");
-  const part = (object) => Buffer.from(JSON.stringify(object)).toString("base64url");
-  const signed = part({ alg: "HS256" }) + "." + part({ exp: Math.floor(Date.now() / 1000) + 600, ...claims });
-  return signed + "." + createHmac("sha256", secret).update(signed).digest("base64url");
-}
+const token = (claims) => mint(readFileSync(secretFile, "utf8").replace(/\n$/, ""), claims);
 
 // A blank page of that origin.
 async function pageOf(origin) {
-  const page = await browser.newPage({ ignoreHTTPSErrors: true });
+  const page = await browser.page();
   await page.route(origin + "/", (route) => route.fulfill({ contentType: "text/html", body: "<p>here" }));
   await page.goto(origin + "/");
   return page;
 }
 
 async function useTokens() {
-  const { server, port } = await start(0, "--auth-secret", secretFile, "--cors", "https://app.example");
-  const url = `https://127.0.0.1:${port}`;
+  const server = await start(0, "--auth-secret", secretFile, "--cors", "https://app.example");
+  const { url } = server;
   const bob = token({ sub: "bob", scope: "sse:publish" });
   const ask = ([url, method, token]) =>
     fetch(url, { method, credentials: "include", headers: token ? { Authorization: `Bearer ${token}` } : {}, body: method === "POST" ? "hello" : undefined })
@@ -101,17 +76,14 @@ async function useTokens() {
   const foreign = await pageOf("https://evil.example");
   expect("a page that is not listed", "kept out", await foreign.evaluate(ask, [`${url}/sse/send/bob`, "POST", bob]));
   expect("its EventSource", "closed", await foreign.evaluate(listen, [`${url}/sse/connect/bob?access_token=${bob}`, 20000]));
-  await stop(server);
+  await server.stop();
 }
 
-const { server, port } = await start(0);
-const browser = await chromium.launch({
-  executablePath: "/usr/bin/chromium",
-  args: ["--disable-features=LocalNetworkAccessChecks", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-});
-const url = `${cert ? "https" : "http"}://127.0.0.1:${port}`;
+const server = await start(0);
+const { url, port } = server;
+const browser = await launch("chromium", modules, { insecure: true });
 const send = (body, query = "") => fetch(`${url}/sse/send/alice${query}`, { method: "POST", body });
-const page = await browser.newPage({ ignoreHTTPSErrors: true });
+const page = await browser.page();
 await page.goto(`${url}/health`);
 await page.evaluate(() => {
   window.got = [];
@@ -143,8 +115,8 @@ await page.waitForFunction(() => window.ticks.length > 0);
 const [tick] = await page.evaluate(() => window.ticks);
 if (tick[0] !== "tock" || tick[1] !== receipt.id) problems.push(`an event came as ${tick}`);
 
-await stop(server);
-const again = (await start(port)).server;
+await server.stop();
+const again = await start(port);
 await page.waitForFunction(() => window.gaps.length > 0);
 const gaps = await page.evaluate(() => window.gaps);
 if (gaps.length !== 1 || gaps[0] !== '{"missed":null}') problems.push(`after the restart: ${gaps}`);
@@ -154,7 +126,7 @@ await page.waitForFunction(() => window.got.at(-1) === "after the restart");
 await fetch(`${url}/sse/disconnect/alice?hold=60`, { method: "POST" });
 await page.waitForFunction(() => window.source.readyState === EventSource.CLOSED);
 
-await stop(again);
+await again.stop();
 if (cert) await useTokens();
 await browser.close();
 console.log(problems.length ? `browser: ${problems.join("; ")}` : "browser: ok");

@@ -54,7 +54,7 @@ async function chromium(modules, { dark, insecure }) {
     close: () => browser.close(),
     async page(viewport, shared) {
       const context = () => browser.newContext({ viewport, ignoreHTTPSErrors: insecure, colorScheme: dark ? "dark" : "light" });
-      const page = await (shared ? await (common ??= context()) : await context()).newPage();
+      const page = await (await (shared ? (common ??= context()) : context())).newPage();
       page.until = (condition, argument) => page.waitForFunction(condition, argument, { timeout: patience });
       return watched(page);
     },
@@ -77,7 +77,8 @@ async function firefox(modules, { dark, insecure }) {
   return {
     close: () => browser.close(),
     async page(viewport, shared) {
-      const page = await (shared ? await (common ??= browser.createBrowserContext()) : await browser.createBrowserContext()).newPage();
+      const context = () => browser.createBrowserContext();
+      const page = await (await (shared ? (common ??= context()) : context())).newPage();
       await page.setViewport(viewport);
       page.until = (condition, argument) => page.waitForFunction(condition, { timeout: patience }, argument);
       return watched(page);

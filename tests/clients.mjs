@@ -28,6 +28,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { launch, missing } from "./browsers.mjs";
+import { start as startServer } from "./server.mjs";
 
 const [program, modules, ...chosen] = process.argv.slice(2);
 const here = path.dirname(fileURLToPath(import.meta.url));
@@ -39,25 +40,7 @@ const patience = 60000; // milliseconds; on a busy machine a browser may need so
 
 // ---- The server --------------------------------------------------------------------------------
 
-async function start(port) {
-  const server = spawn(program, ["-q", "--port", String(port), "--retry", String(retry), "--heartbeat", "1"], {
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  const ended = once(server, "exit");
-  let log = "";
-  server.stderr.on("data", (text) => (log += text));
-  const ready = await Promise.race([once(server.stdout, "data"), ended]);
-  const listening = /^listening on http:.*:(\d+)\s*$/.exec(String(ready[0]));
-  if (!listening) throw new Error(`the server did not start: ${log}`);
-  return {
-    port: Number(listening[1]),
-    async stop() {
-      server.kill("SIGTERM");
-      const [status] = await ended;
-      if (status !== 0) throw new Error(`the server ended with ${status}: ${log}`);
-    },
-  };
-}
+const start = (port) => startServer(program, "--port", String(port), "--retry", String(retry), "--heartbeat", "1");
 
 // One request on a connection of its own, which a restart cannot cut off.
 async function ask(port, method, target, body) {

@@ -7,37 +7,22 @@
 // in Swagger UI, as a page of a listed origin, every operation must succeed when it is tried with the
 // values that stand there. Prints "openapi: ok", or what was wrong, and exits 0 or 1.
 
-import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
+import { launch } from "./browsers.mjs";
+import { start as startServer } from "./server.mjs";
 
 const [program, modules] = process.argv.slice(2);
 const require = createRequire(path.resolve(modules, "here"));
-const { chromium } = require("playwright-core");
 const postman = require("openapi-to-postmanv2");
 const { Validator } = await import(pathToFileURL(require.resolve("@seriousme/openapi-schema-validator")));
 const swagger = path.dirname(require.resolve("swagger-ui-dist/package.json"));
 const problems = [];
 
-function start(...options) {
-  return new Promise((resolve, reject) => {
-    const server = spawn(program, ["-q", "--port", "0", ...options], { stdio: ["ignore", "pipe", "ignore"] });
-    server.on("error", reject);
-    server.stdout.on("data", (line) => resolve({ server, url: /http:\S+/.exec(line.toString())[0] }));
-    server.on("exit", () => reject(new Error("it does not start")));
-  });
-}
-
-function stop(server) {
-  return new Promise((resolve) => {
-    server.removeAllListeners("exit");
-    server.on("exit", resolve);
-    server.kill("SIGTERM");
-  });
-}
+const start = (...options) => startServer(program, "--port", "0", ...options);
 
 async function validate(what, text) {
   const result = await new Validator().validate(JSON.parse(text));
@@ -61,7 +46,7 @@ function importToPostman(text) {
 
 // Swagger UI, as a page of http://docs.example.
 async function openSwagger(browser, url) {
-  const page = await browser.newPage();
+  const page = await browser.page();
   await page.route("http://docs.example/**", (route) => {
     const name = new URL(route.request().url()).pathname;
     if (name !== "/") return route.fulfill({ path: path.join(swagger, name) });
@@ -93,7 +78,8 @@ async function executeAll(page, url, wanted) {
   }
 }
 
-const { server, url } = await start("--cors", "http://docs.example");
+const server = await start("--cors", "http://docs.example");
+const { url } = server;
 const text = await (await fetch(`${url}/openapi.json`)).text();
 const all = operations(JSON.parse(text));
 await validate("the description", text);
@@ -101,13 +87,10 @@ const imported = await importToPostman(text);
 if (imported.sort().join() !== all.toSorted().join()) problems.push(`Postman has ${imported}`);
 
 await fetch(`${url}/sse/send/alice`, { method: "POST", body: "so that alice is known" });
-const browser = await chromium.launch({
-  executablePath: "/usr/bin/chromium",
-  args: ["--disable-features=LocalNetworkAccessChecks", "--no-sandbox", "--disable-gpu"],
-});
+const browser = await launch("chromium", modules);
 await executeAll(await openSwagger(browser, url), url, all);
 await browser.close();
-await stop(server);
+await server.stop();
 
 const folder = mkdtempSync(path.join(tmpdir(), "openapi-"));
 writeFileSync(path.join(folder, "secret"), "0123456789abcdef0123456789abcdef");
@@ -116,7 +99,7 @@ try {
   const described = await (await fetch(`${guarded.url}/openapi.json`)).text();
   await validate("the description where tokens are asked for", described);
   if (!described.includes('"bearer":{"type":"http"')) problems.push("tokens are asked for, but not described");
-  await stop(guarded.server);
+  await guarded.stop();
 } finally {
   rmSync(folder, { recursive: true });
 }

@@ -12,24 +12,20 @@
 // With SHOTS, a folder, screenshots go there. A browser that is missing is skipped; with CI=true that
 // is a failure. Prints "page: ok", or what was wrong, and exits 0 or 1.
 
-import { execFile, spawn } from "node:child_process";
+import { execFile } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createHmac } from "node:crypto";
 import http from "node:http";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { launch, missing } from "./browsers.mjs";
+import { mint, start as startServer } from "./server.mjs";
 
 const [program, modules, chosen, shots] = process.argv.slice(2);
 const axe = readFileSync(createRequire(path.resolve(modules, "here")).resolve("axe-core/axe.min.js"), "utf8");
 const folder = mkdtempSync(path.join(tmpdir(), "sse-page."));
-const children = new Set(); // servers that have not ended
-process.on("exit", () => {
-  for (const child of children) child.kill();
-  rmSync(folder, { recursive: true, force: true });
-});
+process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
 const problems = [];
 const kept = []; // streams whose answers would else be collected, and closed
 let now; // what is being looked at
@@ -40,34 +36,29 @@ function is(what, expected, got) {
 
 // ---- The server --------------------------------------------------------------------------------
 
-function start(port, ...options) {
-  return new Promise((resolve, reject) => {
-    const child = spawn(program, ["-q", "--port", String(port), "--retry", "300", "--heartbeat", "1", ...options], {
-      stdio: ["ignore", "pipe", "ignore"],
-    });
-    children.add(child);
-    const ended = new Promise((done) => child.on("exit", done));
-    ended.then(() => children.delete(child));
-    child.on("error", reject);
-    ended.then(() => reject(new Error("the server does not start")));
-    child.stdout.on("data", (line) => {
-      const url = /http:\S+/.exec(line.toString())[0];
-      resolve({
-        url,
-        port: Number(new URL(url).port),
-        ask: (at, body) => fetch(url + at, { method: body === undefined ? "GET" : "POST", body }),
-        stop: () => child.kill("SIGTERM") && ended,
-      });
-    });
-  });
+async function start(port, ...options) {
+  const server = await startServer(program, "--port", String(port), "--retry", "300", "--heartbeat", "1", ...options);
+  const ask = (at, body) => fetch(server.url + at, { method: body === undefined ? "GET" : "POST", body });
+  return { ...server, ask };
 }
 
 // ---- What the page shows -----------------------------------------------------------------------
 
+// Opens it, and puts two functions there for what follows: they find the newest stream of a user, and
+// the card of a route.
+async function visit(page, url) {
+  await page.goto(url);
+  await page.evaluate(() => {
+    const titled = (cards) => (title) => [...document.querySelectorAll(cards)].find((card) => card.querySelector("h3").textContent === title);
+    window.streamOf = titled("#streams article");
+    window.cardOf = titled("article:has(form)");
+  });
+}
+
 // The newest stream of that user: its state, and its log as "kind id event data".
 const stream = (page, user) =>
   page.evaluate((user) => {
-    const card = [...document.querySelectorAll("#streams article")].find((a) => a.querySelector("h3").textContent === user);
+    const card = streamOf(user);
     const rows = [...card.querySelectorAll("li")].map((li) => {
       const [, id = "", event = ""] = / id \S+-(\d+)(?: event (\S+))?/.exec(li.childNodes[2].textContent + li.childNodes[3].textContent) ?? [];
       return { kind: li.className, id, event, data: li.querySelector("div").textContent };
@@ -79,7 +70,7 @@ const stream = (page, user) =>
 const shows = (page, user, kind, count = 1) =>
   page.until(
     ([user, kind, count]) => {
-      const card = [...document.querySelectorAll("#streams article")].find((a) => a.querySelector("h3").textContent === user);
+      const card = streamOf(user);
       return card?.querySelectorAll(`li.${kind}`).length >= count;
     },
     [user, kind, count],
@@ -87,8 +78,7 @@ const shows = (page, user, kind, count = 1) =>
 const stateIs = (page, user, state) =>
   page.until(
     ([user, state]) =>
-      [...document.querySelectorAll("#streams article")]
-        .find((a) => a.querySelector("h3").textContent === user)
+      streamOf(user)
         ?.querySelector("span")
         .textContent.startsWith(state),
     [user, state],
@@ -101,7 +91,7 @@ const userIs = (page, ...cells) =>
 const press = (page, route, button) =>
   page.evaluate(
     ([route, button]) => {
-      const card = [...document.querySelectorAll("article:has(form)")].find((a) => a.querySelector("h3").textContent === route);
+      const card = cardOf(route);
       [...card.querySelectorAll("button")].find((b) => b.textContent === button).click();
     },
     [route, button],
@@ -109,7 +99,7 @@ const press = (page, route, button) =>
 const fill = (page, route, label, value) =>
   page.evaluate(
     ([route, label, value]) => {
-      const card = [...document.querySelectorAll("article:has(form)")].find((a) => a.querySelector("h3").textContent === route);
+      const card = cardOf(route);
       const field = [...card.querySelectorAll("label")].find((l) => l.textContent.startsWith(label)).querySelector("input, textarea");
       field.value = value;
       field.dispatchEvent(new Event("input", { bubbles: true }));
@@ -119,8 +109,7 @@ const fill = (page, route, label, value) =>
 const output = async (page, route, begins) => {
   await page.until(
     ([route, begins]) =>
-      [...document.querySelectorAll("article:has(form)")]
-        .find((a) => a.querySelector("h3").textContent === route)
+      cardOf(route)
         .querySelector("output")
         .textContent.startsWith(begins),
     [route, begins],
@@ -273,7 +262,7 @@ async function many(page, server) {
   await shoot(page, `${now}`);
   for (const user of ["c1", "c2", "c3"]) {
     await page.evaluate((user) => {
-      const card = [...document.querySelectorAll("#streams article")].find((a) => a.querySelector("h3").textContent === user);
+      const card = streamOf(user);
       card.querySelector("button").click();
     }, user);
     await stateIs(page, user, "closed");
@@ -289,7 +278,7 @@ async function many(page, server) {
   await shows(page, "crowd", "refused");
   is("a refusal", true, (await stream(page, "crowd")).rows[0].data.startsWith("429: user 'crowd' holds as many"));
   await stateIs(page, "crowd", "broken off, asks again in 5 s");
-  await page.evaluate(() => [...document.querySelectorAll("#streams article")].find((a) => a.querySelector("h3").textContent === "crowd").querySelector("button").click());
+  await page.evaluate(() => streamOf("crowd").querySelector("button").click());
   await stateIs(page, "crowd", "closed, reconnects: 0");
 }
 
@@ -297,7 +286,7 @@ async function many(page, server) {
 async function delays(page, server) {
   await page.evaluate(() => {
     window.seen = [];
-    const log = [...document.querySelectorAll("#streams article")].find((a) => a.querySelector("h3").textContent === "alice").querySelector(".log");
+    const log = streamOf("alice").querySelector(".log");
     new MutationObserver((changes) => {
       for (const row of changes.flatMap((change) => [...change.addedNodes])) {
         const [, number] = /probe (\d+)\./.exec(row.textContent) ?? [];
@@ -342,7 +331,7 @@ async function restart(page, server) {
 async function tabs(browser, server) {
   const pages = [await browser.page({ shared: true }), await browser.page({ shared: true })];
   for (const [i, page] of pages.entries()) {
-    await page.goto(server.url);
+    await visit(page, server.url);
     await page.until(() => document.querySelectorAll("article:has(form)").length > 0);
     await page.evaluate((i) => {
       for (let n = 0; n < 4; n++) {
@@ -361,12 +350,10 @@ async function tabs(browser, server) {
 async function tokens(browser) {
   const secret = "0123456789abcdef0123456789abcdef";
   writeFileSync(path.join(folder, "secret"), secret);
-  const part = (claims) => Buffer.from(JSON.stringify(claims)).toString("base64url");
-  const signed = `${part({ alg: "HS256" })}.${part({ scope: "sse:admin", exp: Math.floor(Date.now() / 1000) + 600 })}`;
-  const token = `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
+  const token = mint(secret, { scope: "sse:admin" });
   const server = await start(0, "--auth-secret", path.join(folder, "secret"), "--heartbeat-as", "comment");
   const page = await browser.page();
-  await page.goto(server.url);
+  await visit(page, server.url);
   await page.until(() => document.getElementById("listed").textContent.startsWith("401: "));
   await tabTo(page, "Access token, which this server asks for (sse:admin shows all)");
   await page.keyboard.type(token);
@@ -399,7 +386,7 @@ for (const name of chosen ? [chosen] : ["chromium", "firefox"]) {
   try {
     let server = await start(0);
     const page = await browser.page({ width: 1280, height: 900 });
-    await page.goto(server.url);
+    await visit(page, server.url);
     await serverIs(page, "The server is there");
     await routes(page, server);
     await streams(page, server);
@@ -416,7 +403,7 @@ for (const name of chosen ? [chosen] : ["chromium", "firefox"]) {
     now = `${name}, dark, narrow`;
     browser = await launch(name, modules, { dark: true });
     const narrow = await browser.page({ width: 320, height: 640 });
-    await narrow.goto(server.url);
+    await visit(narrow, server.url);
     await narrow.until(() => document.querySelectorAll("article:has(form)").length > 0);
     await tabTo(narrow, "User");
     await narrow.keyboard.press("Enter");
