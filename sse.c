@@ -12,7 +12,7 @@
  *
  * THE LIFE OF A MESSAGE
  *
- * 1. acceptor_accept() takes a connection and gives it a thread of its own, conn_thread().
+ * 1. acceptor_accept() takes a connection and gives it a thread of its own, worker_run().
  *    Where HTTPS is spoken, conn_secure() shakes hands first; from then on the transport functions
  *    encrypt, and nothing else knows.
  * 2. conn_read_head() reads; http_parse_head() turns the bytes into a struct http_request or a
@@ -34,10 +34,12 @@
  * THREADS AND LOCKS
  *
  * The caller of sse_run() accepts. Each connection has one detached thread with a small stack; it
- * serves request after request, or sleeps for as long as it is a stream: on a condition while it
- * has kept up, in poll() while its socket is full. The accept loop notices that clients have
- * closed: it looks at all streams a few times a second. So a stream needs no descriptor but its
- * socket.
+ * serves request after request, or sleeps for as long as it is a stream: on its bell while it has
+ * kept up, in poll() while its socket is full. The accept loop notices that clients have closed: it
+ * looks at all streams a few times a second, and more often while connections come. So a stream
+ * needs no descriptor but its socket. A thread whose connection has ended waits for another, since
+ * to start one takes longer than all the rest of a short connection; what nobody calls for half a
+ * second ends.
  *
  *     table   rwlock   which slot holds which user; held for look-ups only, never across I/O
  *     user    mutex    one user's log and streams, and the writes to those streams
@@ -52,9 +54,8 @@
  *
  * A user found in the table is pinned by a count, and a pinned user is never evicted. A stream
  * lives on its thread's stack; it is linked into its user and unlinked again under the user's
- * mutex, before the thread ends, so no sender can hold a stale pointer. The accept loop finds it
- * through its connection, under `conns`, until conn_watch() has taken it away: before the thread
- * ends, too.
+ * mutex, before the thread goes on, so no sender can hold a stale pointer. The accept loop knows
+ * its connection alone, and the bell there, which lasts.
  *
  * MEMORY
  *
@@ -379,6 +380,7 @@ SSE_PRINTF(3, 4) int sse_fail(struct sse_exchange *exchange, int status, const c
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <semaphore.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -440,11 +442,14 @@ enum {
     SSE_HANDSHAKE_MS = 10000,  /* a TLS handshake, from the accept on */
     SSE_ANSWER_MS = 30000,     /* an answer that nobody takes is abandoned */
     SSE_LOOK_MS = 300,         /* between looks for streams whose client has closed */
+    SSE_LOOKS_PER_MS = 250,    /* while connections come, sooner: so many streams each ms */
     SSE_CLOCK_LOOK_MS = 60000, /* between looks whether a stream's token has expired */
+    SSE_SPARE_MS = 500,        /* a thread that waits for a connection may go after that */
     SSE_FAREWELL_MS = 2000,    /* a stream's farewell that nobody takes is abandoned */
     SSE_LINGER_MS = 1000,      /* wait for the client's own close after ours */
     SSE_STOP_MS = 4800,        /* requests under way get this long to finish */
     SSE_STOP_MORE_MS = 100,    /* and once cut off, this long to notice */
+    SSE_ACCEPTS = 16,          /* connections taken in one turn of the accept loop */
     SSE_ACCEPT_PAUSE_MS = 100, /* after running out of descriptors, threads or memory */
     SSE_RETRY_AFTER_S = 5
 };
@@ -537,6 +542,13 @@ struct user {
 
 enum farewell { STAY, BYE_DISCONNECTED, BYE_STOPPING, BYE_EXPIRED };
 
+/* Wakes a stream's thread. It lives as long as the server does, so that the accept loop can ring it
+ * without a lock: a ring that comes late, to the next stream, is one look too many and no harm. */
+struct bell {
+    pthread_cond_t rung; /* a sleeper holds its user's mutex */
+    atomic_bool heard;   /* [a] the client has closed, or said something */
+};
+
 /* A cursor into its user's log. Lives on its thread's stack. It stays linked while it is open; one
  * that is told to leave is unlinked at once, and its thread finishes writing what is due. */
 struct stream {
@@ -549,9 +561,8 @@ struct stream {
     bool gone;                   /* [U] failed or fallen out of the log: nothing more to write */
     bool behind;                 /* [U] the socket is full; its thread waits for room */
     bool stirred;                /* [U] something has happened: its thread is to look */
-    atomic_bool heard;           /* [a] the client has closed, or said something */
-    bool polling;                /* [U] its thread waits for the socket, not for `wake` */
-    pthread_cond_t wake;         /* [U] its thread sleeps here; the accept loop signals without */
+    bool polling;                /* [U] its thread waits for the socket, not for the bell */
+    struct bell *bell;           /* [I] where its thread sleeps: its connection's */
     enum farewell bye;           /* [U] to be said once `until` is reached */
     uint64_t seq;                /* [U] message to write next */
     uint32_t written;            /* [U] bytes of it that are already out */
@@ -572,7 +583,7 @@ struct conn {
     bool is_misdirected;         /* [o] it speaks plain HTTP where HTTPS is spoken */
     int next_fd;                 /* [C] connection that this thread serves next; -1 is none */
     struct buffers *buffers;     /* [o] NULL while it is a stream */
-    struct stream *stream;       /* [C] and alive while it is set; NULL while it speaks HTTP */
+    struct bell bell;            /* of its stream, while it is one */
     size_t in_start, in_end;     /* [o] unread input */
     struct text out;             /* [o] answers not written yet */
     char peer[INET6_ADDRSTRLEN]; /* [o] */
@@ -580,6 +591,22 @@ struct conn {
 };
 
 #define CONN_TAKEN (-1LL)
+
+/* A thread that serves one connection after another. Lives on its own stack. */
+struct worker {
+    struct conn *conn;   /* [C] what it is to serve; NULL while it waits for that */
+    struct worker *next; /* [C] one that has waited for longer */
+    sem_t called;        /* it waits here; posted without a lock */
+    bool is_used;        /* [o] it has shaken hands, which leaves memory with it */
+};
+
+/* Workers that wait, the latest first. All fields [C]. */
+struct crew {
+    struct worker *first;
+    uint32_t count, least; /* how many, and the fewest since acceptor_tidy() has last let some go */
+};
+
+enum { CREW_FRESH, CREW_USED };
 
 struct route {
     const char *methods; /* "GET", "POST" or "GET|POST" */
@@ -680,6 +707,8 @@ struct sse_server {
     uint32_t conns_free;          /* [C] slot + 1, 0 is none */
     uint32_t conns_made;          /* [C] slots ever used */
     uint32_t conns_open;          /* [C] */
+    uint32_t workers;             /* [C] threads that serve or wait, max_connections at most */
+    struct crew crews[2];         /* [C] CREW_FRESH and CREW_USED */
     struct pollfd *watched;  /* [I], what is in it [C]: each slot's socket while a stream, or -1 */
     struct buffers *buffers; /* [I] max_connections of them */
     struct buffers *buffers_warm; /* [C] free ones, SSE_WARM_BUFFERS at most */
@@ -856,6 +885,23 @@ SSE_PRINTF(2, 3) static void text_print(struct text *t, const char *format, ...)
     va_end(args);
 }
 
+/* A number in that base, up to 16. What every message and every answer holds is written by hand:
+ * printf() takes longer than all the rest of it. */
+static void text_digits(struct text *t, uint64_t number, unsigned base)
+{
+    char digits[20];
+    size_t at = sizeof digits;
+    do
+        digits[--at] = "0123456789abcdef"[number % base];
+    while (number /= base);
+    text_put(t, digits + at, sizeof digits - at);
+}
+
+static void text_decimal(struct text *t, uint64_t number)
+{
+    text_digits(t, number, 10);
+}
+
 /* Length in bytes of the UTF-8 sequence at `s`, or 0 if it is not well-formed (Unicode 15, table
  * 3-7: no overlong forms, no surrogates, nothing above U+10FFFF). */
 static size_t utf8_sequence(const unsigned char *s, size_t len)
@@ -1006,17 +1052,31 @@ static void text_iso_date(struct text *t)
                utc.tm_hour, utc.tm_min, utc.tm_sec);
 }
 
+enum { HTTP_DATE_BYTES = 29 };
+
+/* The date of a second, written once for all the answers of that second. */
+struct date {
+    time_t at;
+    char text[HTTP_DATE_BYTES + 1];
+};
+
 /* RFC 9110 section 5.6.7: Sat, 31 Jan 2026 12:00:00 GMT */
-static void text_http_date(struct text *t)
+static const char *date_now(struct date *d)
 {
     static const char days[] = "SunMonTueWedThuFriSat"; /* in English whatever the locale */
     static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
     time_t now = time(NULL);
+    struct text t = text_over(d->text, sizeof d->text);
     struct tm utc;
+
+    if (now == d->at)
+        return d->text;
+    d->at = now;
     gmtime_r(&now, &utc);
-    text_print(t, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT", days + (size_t)utc.tm_wday * 3,
+    text_print(&t, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT", days + (size_t)utc.tm_wday * 3,
                utc.tm_mday, months + (size_t)utc.tm_mon * 3, utc.tm_year + 1900, utc.tm_hour,
                utc.tm_min, utc.tm_sec);
+    return d->text;
 }
 
 /* ==== Transport =================================================================================
@@ -1049,7 +1109,9 @@ static ssize_t socket_write(int fd, struct iovec *parts, int count)
     for (int i = 0; i < count; i++)
         message.msg_iovlen++; /* its type differs between C libraries */
     for (;;) {
-        ssize_t n = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t n = count == 1 /* the same, and quicker */
+                        ? send(fd, parts->iov_base, parts->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
+                        : sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n >= 0)
             return n;
         if (errno == EAGAIN || errno == EWOULDBLOCK)
@@ -1560,6 +1622,15 @@ static void transport_end(struct transport *t)
     tls_end(t);
 }
 
+/* What every connection is set to; the listener, too: on Linux connections inherit it. */
+static void transport_prepare(int fd)
+{
+    struct timeval idle = {.tv_sec = SSE_IDLE_MS / 1000};
+    int on = 1;
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof idle);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
 /* A new connection, or -1. Programs that the one around us may start do not inherit it. */
 static int transport_accept(int listener)
 {
@@ -1567,22 +1638,15 @@ static int transport_accept(int listener)
     return accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 #else
     int fd = accept(listener, NULL, NULL);
-    if (fd >= 0)
-        fcntl(fd, F_SETFD, FD_CLOEXEC);
-    return fd;
-#endif
-}
-
-/* What every new connection is set to. */
-static void transport_prepare(int fd)
-{
-    struct timeval idle = {.tv_sec = SSE_IDLE_MS / 1000};
-    int on = 1;
+    if (fd < 0)
+        return fd;
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
 #ifndef __linux__
     fcntl(fd, F_SETFL, 0); /* elsewhere it inherits O_NONBLOCK from the listener */
+    transport_prepare(fd);
 #endif
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof idle);
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    return fd;
+#endif
 }
 
 /* What a connection is set to when it becomes a stream: a peer that answers nothing, or whose
@@ -2718,7 +2782,9 @@ static uint64_t frame_bytes(size_t id_bytes, struct slice event, struct slice bo
 
 static void id_print(struct text *t, uint64_t epoch, uint64_t seq)
 {
-    text_print(t, "%" PRIx64 "-%" PRIu64, epoch, seq);
+    text_digits(t, epoch, 16);
+    text_put(t, "-", 1);
+    text_decimal(t, seq);
 }
 
 /* Reads an id exactly as id_print writes it. */
@@ -3056,7 +3122,7 @@ static struct slice keep_alive_frame(const struct sse_config *config)
 static void stream_wake_locked(struct stream *s)
 {
     s->stirred = true;
-    pthread_cond_signal(&s->wake);
+    pthread_cond_signal(&s->bell->rung);
     if (s->polling && (s->gone || s->bye != STAY))
         shutdown(s->transport->fd, SHUT_RD);
 }
@@ -3404,10 +3470,10 @@ static bool stream_sleep_locked(struct stream *s, const struct stream_course *co
         heard = n > 0 && (on.revents & ~POLLOUT);
         gone = heard && s->transport->tls;
     } else {
-        while (!s->stirred && !atomic_load(&s->heard))
-            if (pthread_cond_timedwait(&s->wake, &s->user->lock, &until) != 0)
+        while (!s->stirred && !atomic_load(&s->bell->heard))
+            if (pthread_cond_timedwait(&s->bell->rung, &s->user->lock, &until) != 0)
                 break;
-        heard = atomic_exchange(&s->heard, false);
+        heard = atomic_exchange(&s->bell->heard, false);
     }
     s->stirred = false;
     if (s->gone || s->bye != STAY)
@@ -3737,6 +3803,7 @@ struct buffers {
     struct sse_exchange exchange;
     struct gathered gathered[SSE_GATHERED];
     unsigned gathered_count;
+    struct date date;
     struct buffers *next_free; /* [C] */
 };
 
@@ -3876,13 +3943,21 @@ static void answer_head(struct sse_exchange *x, int status, int64_t length)
     struct text *t = &x->conn->out;
     bool persists_in_1_0 = x->request.minor == 0 && !x->close;
 
-    text_print(t, "HTTP/1.1 %d %s\r\nDate: ", status, status_title(status));
-    text_http_date(t);
+    text_string(t, "HTTP/1.1 ");
+    text_decimal(t, (unsigned)status);
+    text_string(t, " ");
+    text_string(t, status_title(status));
+    text_string(t, "\r\nDate: ");
+    text_put(t, date_now(&x->conn->buffers->date), HTTP_DATE_BYTES);
+    if (length != FRAMED_EMPTY) {
+        text_string(t, "\r\nContent-Type: ");
+        text_string(t, x->type);
+    }
+    if (length >= 0) {
+        text_string(t, "\r\nContent-Length: ");
+        text_decimal(t, (uint64_t)length);
+    }
     text_string(t, "\r\n");
-    if (length != FRAMED_EMPTY)
-        text_print(t, "Content-Type: %s\r\n", x->type);
-    if (length >= 0)
-        text_print(t, "Content-Length: %" PRId64 "\r\n", length);
     if (length == FRAMED_CHUNKED)
         text_string(t, "Transfer-Encoding: chunked\r\n");
     text_string(t, length == FRAMED_STREAM ? "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
@@ -4103,10 +4178,17 @@ static const char *status_word(bool connected)
 /* What a sender is told: fits any answer's scratch. */
 static void receipt_write(struct text *t, struct slice user, const struct sse_receipt *receipt)
 {
-    text_print(t, "{\"id\":\"%s\",\"user\":", receipt->id);
+    text_string(t, "{\"id\":\"");
+    text_string(t, receipt->id);
+    text_string(t, "\",\"user\":");
     json_string(t, user.at, user.len);
-    text_print(t, ",\"status\":\"%s\",\"streams\":%u,\"delivered\":%u}\n",
-               status_word(receipt->streams > 0), receipt->streams, receipt->delivered);
+    text_string(t, ",\"status\":\"");
+    text_string(t, status_word(receipt->streams > 0));
+    text_string(t, "\",\"streams\":");
+    text_decimal(t, receipt->streams);
+    text_string(t, ",\"delivered\":");
+    text_decimal(t, receipt->delivered);
+    text_string(t, "}\n");
 }
 
 /* Answers one gathered message, whose streams are written. */
@@ -4619,8 +4701,8 @@ static int connect_probe(struct sse_exchange *x)
     return 0;
 }
 
-static void conn_give_buffers(struct conn *c);
-static void conn_watch(struct conn *c, struct stream *stream);
+static void conn_watch(struct conn *c, bool greeted);
+static void conn_unwatch(struct conn *c);
 
 enum { STREAM_ENDED = 1 };
 
@@ -4649,18 +4731,17 @@ static int connect_serve(struct sse_exchange *x, struct user *user, struct strea
     c->out.len = 0; /* the stream writes it */
     exchange_note(x, 200);
     transport_become_stream(&c->transport, server->config.heartbeat_s * 1000 / 2);
-    if (stream->greeted)
-        conn_give_buffers(c); /* and with them *x */
-    conn_watch(c, stream);
+    conn_watch(c, stream->greeted); /* *x may be gone now */
     bool client_there = stream_run(server, stream);
-    conn_watch(c, NULL);
+    conn_unwatch(c);
     return client_there ? STREAM_ENDED : 0;
 }
 
 static int handle_connect(struct sse_exchange *x, void *arg)
 {
     struct conn *c = x->conn;
-    struct stream stream = {.transport = &c->transport, .expires_ms = x->expires_ms};
+    struct stream stream = {
+        .transport = &c->transport, .bell = &c->bell, .expires_ms = x->expires_ms};
     (void)arg;
 
     if (x->is_head)
@@ -4668,12 +4749,7 @@ static int handle_connect(struct sse_exchange *x, void *arg)
     struct user *user = user_find_or_add(x->server, exchange_name(x));
     if (!user)
         return exchange_fail(x, SSE_EFULL);
-    if (!cond_init(&stream.wake)) {
-        user_unpin(user);
-        return exchange_refuse(x, REFUSED_MEMORY, 503, "the server has run out of memory");
-    }
     int status = connect_serve(x, user, &stream);
-    pthread_cond_destroy(&stream.wake);
     user_unpin(user);
     if (status != STREAM_ENDED)
         return status;
@@ -5809,12 +5885,9 @@ static void conn_take_buffers(struct conn *c)
     c->out = text_over(c->buffers->out, SSE_OUT_BYTES);
 }
 
-static void conn_give_buffers(struct conn *c)
+static void conn_give_buffers_locked(struct conn *c)
 {
     struct sse_server *server = c->server;
-    if (!c->buffers)
-        return;
-    pthread_mutex_lock(&server->conns_lock);
     bool warm = server->buffers_warm_count < SSE_WARM_BUFFERS;
     struct buffers **to = warm ? &server->buffers_warm : &server->buffers_cold;
     server->buffers_warm_count += warm;
@@ -5822,20 +5895,29 @@ static void conn_give_buffers(struct conn *c)
         memory_release(c->buffers, sizeof *c->buffers);
     c->buffers->next_free = *to;
     *to = c->buffers;
-    pthread_mutex_unlock(&server->conns_lock);
     c->buffers = NULL;
     c->out = text_over(NULL, 0);
 }
 
-/* Has the accept loop watch the socket while the connection is a stream. */
-static void conn_watch(struct conn *c, struct stream *stream)
+/* The connection is a stream from here on: the accept loop watches its socket, and it needs no
+ * buffers, unless its greeting is still in them. */
+static void conn_watch(struct conn *c, bool greeted)
 {
     struct sse_server *server = c->server;
+    atomic_store(&c->bell.heard, false);
     pthread_mutex_lock(&server->conns_lock);
-    c->stream = stream;
     server->watched[c - server->conns] =
-        (struct pollfd){.fd = stream ? c->transport.fd : -1, .events = POLLIN};
+        (struct pollfd){.fd = c->transport.fd, .events = POLLIN | transport_end_event()};
+    if (greeted)
+        conn_give_buffers_locked(c);
     pthread_mutex_unlock(&server->conns_lock);
+}
+
+static void conn_unwatch(struct conn *c)
+{
+    pthread_mutex_lock(&c->server->conns_lock);
+    c->server->watched[c - c->server->conns].fd = -1;
+    pthread_mutex_unlock(&c->server->conns_lock);
 }
 
 /* From here on the connection counts as idle, and its thread may be taken. Returns since when. */
@@ -5952,7 +6034,10 @@ static void conn_serve(struct conn *c)
     }
     if (c->buffers && conn_settle(c) && c->out.len > 0 && conn_flush(c))
         transport_linger(&c->transport);
-    conn_give_buffers(c);
+    pthread_mutex_lock(&c->server->conns_lock);
+    if (c->buffers)
+        conn_give_buffers_locked(c);
+    pthread_mutex_unlock(&c->server->conns_lock);
 }
 
 /* The peer's address, for the log. */
@@ -5976,8 +6061,20 @@ static void conn_name_peer(struct conn *c)
         memcpy(c->peer, "-", 2);
 }
 
-/* The connection has ended. True if the thread is to serve another one; otherwise the slot is
- * free again, and nothing of the server may be touched any more. */
+/* The slot is free for another connection, and no longer this one's to touch. */
+static void conn_release(struct conn *c)
+{
+    struct sse_server *server = c->server;
+
+    pthread_mutex_lock(&server->conns_lock);
+    c->next_free = server->conns_free;
+    server->conns_free = (uint32_t)(c - server->conns) + 1;
+    server->conns_open--;
+    pthread_mutex_unlock(&server->conns_lock);
+}
+
+/* The connection has ended. True if another one was given its slot, and is to be served next;
+ * otherwise the slot is free. */
 static bool conn_next(struct conn *c)
 {
     struct sse_server *server = c->server;
@@ -5985,45 +6082,103 @@ static bool conn_next(struct conn *c)
     pthread_mutex_lock(&server->conns_lock);
     int fd = c->transport.fd;
     bool more = c->next_fd >= 0;
-    c->transport.fd = c->next_fd;
+    c->transport = (struct transport){.fd = c->next_fd};
     c->next_fd = -1;
-    if (fd >= 0)
-        close(fd); /* before the slot is free: who waits for that finds nothing left */
     atomic_store(&c->idle_since_ms, 0);
-    if (!more) {
-        c->next_free = server->conns_free;
-        server->conns_free = (uint32_t)(c - server->conns) + 1;
-        server->conns_open--;
-        if (atomic_load(&server->stopping))
-            pthread_cond_broadcast(&server->conns_changed);
-    }
     pthread_mutex_unlock(&server->conns_lock);
+    close(fd); /* before the slot is free: who waits for that finds nothing left */
+    if (!more)
+        conn_release(c);
     return more;
 }
 
 static bool conn_start(struct conn *c);
 
-/* A handshake leaves much behind in its thread: stack that was touched, and what malloc() keeps for
- * it. A stream would sleep on that for hours, so a fresh thread goes on, if there is one to be
- * had. */
-static void *conn_thread(void *arg)
+/* Serves a connection to its end, and those that take its place. A handshake leaves much behind in
+ * its thread: stack that was touched, and what malloc() keeps for it. A stream would sleep on that
+ * for hours, so a fresh thread goes on, if there is one to be had. */
+static void worker_serve(struct worker *self)
 {
-    struct conn *c = arg;
+    struct conn *c = self->conn;
     do {
         if (!c->is_ready) {
-            transport_prepare(c->transport.fd);
             c->is_fresh = true;
             c->is_misdirected = false;
             conn_name_peer(c);
             c->is_ready = !c->server->config.cert_file || conn_secure(c);
+            self->is_used |= c->transport.tls != NULL;
             if (c->transport.tls && c->is_ready && conn_start(c))
-                return NULL;
+                return;
         }
         if (c->is_ready)
             conn_serve(c);
         c->is_ready = false;
         transport_end(&c->transport);
     } while (conn_next(c));
+}
+
+/* Of the workers that wait, the one that has done so for the shortest time. NULL if there is
+ * none. */
+static struct worker *crew_take_locked(struct crew *crew)
+{
+    struct worker *w = crew->first;
+    if (w) {
+        crew->first = w->next;
+        crew->count--;
+        crew->least = crew->count < crew->least ? crew->count : crew->least;
+    }
+    return w;
+}
+
+/* Lets workers go that are not needed: called without a connection, they end. */
+static void crew_dismiss_locked(struct crew *crew, uint32_t count)
+{
+    for (struct worker *w; count > 0 && (w = crew_take_locked(crew)); count--)
+        sem_post(&w->called);
+    crew->least = crew->count;
+}
+
+/* Waits for the next connection. False if there is to be none. */
+static bool worker_wait(struct sse_server *server, struct worker *self)
+{
+    struct crew *crew = &server->crews[self->is_used];
+
+    self->conn = NULL;
+    pthread_mutex_lock(&server->conns_lock);
+    bool waits = !atomic_load(&server->stopping);
+    if (waits) {
+        self->next = crew->first;
+        crew->first = self;
+        crew->count++;
+    }
+    pthread_mutex_unlock(&server->conns_lock);
+    while (waits && sem_wait(&self->called) != 0)
+        ; /* interrupted */
+    return self->conn != NULL;
+}
+
+/* The thread ends; unless it was never one. From here on the server may be gone. */
+static void worker_leave(struct sse_server *server)
+{
+    pthread_mutex_lock(&server->conns_lock);
+    server->workers--;
+    if (atomic_load(&server->stopping))
+        pthread_cond_broadcast(&server->conns_changed);
+    pthread_mutex_unlock(&server->conns_lock);
+}
+
+static void *worker_run(void *arg)
+{
+    struct conn *first = arg;
+    struct sse_server *server = first->server;
+    struct worker self = {.conn = first};
+
+    sem_init(&self.called, 0, 0); /* fails only for values and kinds that it is not given */
+    do
+        worker_serve(&self);
+    while (worker_wait(server, &self));
+    sem_destroy(&self.called);
+    worker_leave(server);
     return NULL;
 }
 
@@ -6036,7 +6191,10 @@ static struct conn *conn_claim_locked(struct sse_server *server, int fd)
         c = &server->conns[server->conns_free - 1];
         server->conns_free = c->next_free;
     } else if (server->conns_made < server->config.max_connections) {
-        c = &server->conns[server->conns_made++];
+        c = &server->conns[server->conns_made];
+        if (!cond_init(&c->bell.rung))
+            return NULL;
+        server->conns_made++;
         c->server = server;
         server->watched[c - server->conns].fd = -1;
     } else {
@@ -6081,8 +6239,8 @@ static bool conn_replace_idle_locked(struct sse_server *server, int fd)
     }
 }
 
-/* Starts the connection's thread, with every signal blocked: they are the program's affair. */
-static bool conn_start(struct conn *c)
+/* Starts a thread, with every signal blocked: they are the program's affair. */
+static bool worker_start(struct conn *c)
 {
     pthread_attr_t attributes;
     pthread_t thread;
@@ -6094,10 +6252,34 @@ static bool conn_start(struct conn *c)
     pthread_sigmask(SIG_SETMASK, &all, &before);
     bool started = pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED) == 0 &&
                    pthread_attr_setstacksize(&attributes, c->server->config.stack_bytes) == 0 &&
-                   pthread_create(&thread, &attributes, conn_thread, c) == 0;
+                   pthread_create(&thread, &attributes, worker_run, c) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     return started;
+}
+
+/* Gives the connection a thread: one that waits, or else a new one. The handshake goes to one that
+ * has done others, what comes after it to a fresh one. False if there is none to be had. */
+static bool conn_start(struct conn *c)
+{
+    struct sse_server *server = c->server;
+    bool shakes_hands = server->config.cert_file && !c->is_ready;
+
+    pthread_mutex_lock(&server->conns_lock);
+    struct worker *w = shakes_hands ? crew_take_locked(&server->crews[CREW_USED]) : NULL;
+    w = w ? w : crew_take_locked(&server->crews[CREW_FRESH]);
+    bool starts = !w && server->workers < server->config.max_connections;
+    server->workers += starts;
+    if (w)
+        w->conn = c;
+    pthread_mutex_unlock(&server->conns_lock);
+    if (w)
+        sem_post(&w->called); /* it is on no list any more: nobody else calls it */
+    if (starts && !worker_start(c)) {
+        worker_leave(server);
+        return false;
+    }
+    return w || starts;
 }
 
 /* ==== Options ===================================================================================
@@ -6248,8 +6430,11 @@ struct acceptor {
     unsigned refused_first;              /* whose turn it is */
     int64_t paused_until_ms;
     int64_t complained_ms;
-    int64_t look_ms; /* when to look again for clients that have closed */
-    uint32_t most;   /* connections at once, since memory was last given back */
+    int64_t looked_ms; /* when it last looked for clients that have closed */
+    uint32_t looked;   /* at how many slots */
+    bool has_callers;  /* somebody waits to be accepted */
+    int64_t tidy_ms;   /* and for what a rush has left behind */
+    uint32_t most;     /* connections at once, since memory was last given back */
 };
 
 /* Tells it why, without waiting: the answer fits any fresh socket's buffer. */
@@ -6324,7 +6509,8 @@ static void acceptor_pause(struct sse_server *server, struct acceptor *a, const 
     server_log(server, why);
 }
 
-static void acceptor_admit(struct sse_server *server, struct acceptor *a, int fd)
+/* Gives a new connection to a thread. False if there was no room for it. */
+static bool acceptor_admit(struct sse_server *server, struct acceptor *a, int fd)
 {
     pthread_mutex_lock(&server->conns_lock);
     struct conn *c = conn_claim_locked(server, fd);
@@ -6335,19 +6521,23 @@ static void acceptor_admit(struct sse_server *server, struct acceptor *a, int fd
         counter_add(&server->refusals[REFUSED_THREADS]);
         acceptor_refuse(server, a, fd, "the server has run out of threads");
         c->transport.fd = -1;
-        conn_next(c);
-    } else if (!c && !replaces) {
+        conn_release(c);
+        return false;
+    }
+    if (!c && !replaces) {
         counter_add(&server->refusals[REFUSED_CONNECTIONS]);
         acceptor_refuse(server, a, fd, "the server has as many connections as it may");
     }
+    return c || replaces;
 }
 
-static void acceptor_accept(struct sse_server *server, struct acceptor *a)
+/* Accepts one connection. False if there was none, or no room for it. */
+static bool acceptor_accept(struct sse_server *server, struct acceptor *a)
 {
     int fd = transport_accept(server->listener);
-    if (fd >= 0) {
-        acceptor_admit(server, a, fd);
-    } else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ECONNABORTED && errno != EINTR) {
+    if (fd >= 0)
+        return acceptor_admit(server, a, fd);
+    if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ECONNABORTED && errno != EINTR) {
         acceptor_pause(server, a,
                        errno == EMFILE || errno == ENFILE
                            ? "out of descriptors: accepting goes on more slowly"
@@ -6356,6 +6546,7 @@ static void acceptor_accept(struct sse_server *server, struct acceptor *a)
         conn_replace_idle_locked(server, -1);
         pthread_mutex_unlock(&server->conns_lock);
     }
+    return false;
 }
 
 /* Goes on with refused connections. A handshake takes a while: each turn goes on with one at
@@ -6380,9 +6571,19 @@ static void acceptor_sweep(struct acceptor *a, const struct pollfd *on)
     a->refused_first = next % SSE_REFUSED;
 }
 
-/* When a rush is over, what libraries keep of its memory goes back to the system. */
-static void acceptor_tidy(struct acceptor *a, uint32_t open)
+/* When a rush is over, threads that nobody has called for a while may go, and what libraries keep of
+ * its memory goes back to the system. */
+static void acceptor_tidy(struct sse_server *server, struct acceptor *a)
 {
+    int64_t now = now_ms();
+    if (now < a->tidy_ms)
+        return;
+    a->tidy_ms = now + SSE_SPARE_MS;
+    pthread_mutex_lock(&server->conns_lock);
+    for (int i = 0; i < 2; i++)
+        crew_dismiss_locked(&server->crews[i], server->crews[i].least);
+    uint32_t open = server->conns_open;
+    pthread_mutex_unlock(&server->conns_lock);
     if (open > a->most)
         a->most = open;
     if (a->most >= SSE_WARM_BUFFERS && open < a->most / 2) {
@@ -6391,31 +6592,56 @@ static void acceptor_tidy(struct acceptor *a, uint32_t open)
     }
 }
 
+/* The client of the stream in this slot has closed. Its thread will end it, and may go on with the
+ * next connection, if one is there: that spares waking another one. */
+static void acceptor_hand_on(struct sse_server *server, struct acceptor *a, uint32_t slot)
+{
+    struct conn *c = &server->conns[slot];
+    int fd = a->has_callers ? transport_accept(server->listener) : -1;
+
+    a->has_callers = fd >= 0;
+    if (fd < 0)
+        return; /* if it was an error, acceptor_accept() meets it next */
+    pthread_mutex_lock(&server->conns_lock);
+    struct pollfd on = server->watched[slot]; /* once more: it may be another stream by now */
+    bool ends = c->next_fd < 0 && on.fd >= 0 && poll(&on, 1, 0) == 1 && on.revents & ~POLLIN;
+    if (ends)
+        c->next_fd = fd;
+    pthread_mutex_unlock(&server->conns_lock);
+    if (!ends)
+        acceptor_admit(server, a, fd);
+}
+
 /* Looks whether the clients of streams have closed or said something: a thread that has nothing to
  * write does not watch its socket itself. It is woken without its user's lock; if that comes a
- * moment too early to be noticed, the next look wakes it. */
+ * moment too early to be noticed, the next look wakes it. A socket may be closed, and its number be
+ * another's, before poll() gets to it: that rings a bell in vain. */
 static void acceptor_look(struct sse_server *server, struct acceptor *a)
 {
     enum { AT_ONCE = 128 };
+    struct pollfd on[AT_ONCE];
+    uint32_t from = 0, n;
 
-    a->look_ms = now_ms() + SSE_LOOK_MS;
-    pthread_mutex_lock(&server->conns_lock);
-    for (uint32_t from = 0; from < server->conns_made; from += AT_ONCE) {
-        uint32_t left = server->conns_made - from, n = left < AT_ONCE ? left : AT_ONCE;
-        int ready = poll(server->watched + from, n, 0);
-        for (uint32_t i = from; ready > 0 && i < from + n; i++) {
-            struct stream *s = server->conns[i].stream;
-            if (!s || !server->watched[i].revents)
-                continue;
-            atomic_store(&s->heard, true);
-            pthread_cond_signal(&s->wake);
-        }
-        pthread_mutex_unlock(&server->conns_lock); /* let others have it */
+    do {
         pthread_mutex_lock(&server->conns_lock);
-    }
-    uint32_t open = server->conns_open;
-    pthread_mutex_unlock(&server->conns_lock);
-    acceptor_tidy(a, open);
+        n = server->conns_made - from < AT_ONCE ? server->conns_made - from : AT_ONCE;
+        memcpy(on, server->watched + from, n * sizeof *on);
+        pthread_mutex_unlock(&server->conns_lock);
+        int ready = n > 0 ? poll(on, n, 0) : 0;
+        for (uint32_t i = 0; ready > 0 && i < n; i++) {
+            struct bell *bell = &server->conns[from + i].bell;
+            if (!on[i].revents)
+                continue;
+            if (on[i].revents & ~POLLIN)
+                acceptor_hand_on(server, a, from + i);
+            atomic_store(&bell->heard, true);
+            pthread_cond_signal(&bell->rung);
+        }
+        from += n;
+    } while (n == AT_ONCE);
+    a->looked_ms = now_ms();
+    a->looked = from;
+    acceptor_tidy(server, a);
 }
 
 /* Writes to `on` what poll() is to watch of them, and returns how many there are. */
@@ -6431,14 +6657,16 @@ static unsigned acceptor_watch_refused(struct acceptor *a, struct pollfd *on)
     return n;
 }
 
-/* How long the accept loop may sleep: for good if there is no connection, which only it could add.
- */
+/* How long the accept loop may sleep: for good if there is no thread, which only it could add. */
 static int acceptor_rest_ms(struct sse_server *server, const struct acceptor *a, bool busy)
 {
-    int64_t look_in = a->look_ms - now_ms();
     if (busy)
         return SSE_ACCEPT_PAUSE_MS;
-    return server_connections(server) == 0 ? -1 : look_in > 0 ? (int)look_in : 0;
+    pthread_mutex_lock(&server->conns_lock);
+    bool alone = server->workers == 0;
+    pthread_mutex_unlock(&server->conns_lock);
+    int64_t look_in = a->looked_ms + SSE_LOOK_MS - now_ms();
+    return alone ? -1 : look_in > 0 ? (int)look_in : 0;
 }
 
 /* The words for what tls_load() has just returned. */
@@ -6505,10 +6733,11 @@ static bool acceptor_turn(struct sse_server *server, struct acceptor *a)
     if (atomic_exchange(&server->reload_asked, false))
         server_reload(server);
     acceptor_sweep(a, on + 2);
-    if (now_ms() >= a->look_ms)
+    a->has_callers = on[1].revents != 0;
+    if (now_ms() - a->looked_ms >= (a->has_callers ? a->looked / SSE_LOOKS_PER_MS : SSE_LOOK_MS))
         acceptor_look(server, a);
-    if (on[1].revents)
-        acceptor_accept(server, a);
+    for (int i = 0; a->has_callers && i < SSE_ACCEPTS; i++)
+        a->has_callers = acceptor_accept(server, a);
     return true;
 }
 
@@ -6517,21 +6746,21 @@ static bool acceptor_turn(struct sse_server *server, struct acceptor *a)
  * How it all begins and ends. What sse_create() reserves is all there will be; sse_run() returns
  * when the last connection has ended, or been given up. */
 
-/* Waits until no connection is left, or the deadline. */
+/* Waits until no thread of a connection is left, or the deadline. */
 static bool server_wait(struct sse_server *server, int64_t ms)
 {
     struct timespec until = time_in(ms);
     int waited = 0;
 
     pthread_mutex_lock(&server->conns_lock);
-    while (server->conns_open > 0 && waited == 0)
+    while (server->workers > 0 && waited == 0)
         waited = pthread_cond_timedwait(&server->conns_changed, &server->conns_lock, &until);
-    bool none = server->conns_open == 0;
+    bool none = server->workers == 0;
     pthread_mutex_unlock(&server->conns_lock);
     return none;
 }
 
-/* Ends idle connections, or with `all` every connection. */
+/* Ends threads that wait and idle connections, or with `all` every connection. */
 static void server_cut(struct sse_server *server, bool all)
 {
     pthread_mutex_lock(&server->conns_lock);
@@ -6543,6 +6772,8 @@ static void server_cut(struct sse_server *server, bool all)
         if (all && c->transport.fd >= 0)
             shutdown(c->transport.fd, SHUT_RDWR);
     }
+    for (int i = 0; i < 2; i++)
+        crew_dismiss_locked(&server->crews[i], server->crews[i].count);
     pthread_cond_broadcast(&server->conns_changed);
     pthread_mutex_unlock(&server->conns_lock);
 }
@@ -6754,6 +6985,8 @@ static int server_listen(struct sse_server *server)
     bool ready = fd >= 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 &&
                  fcntl(fd, F_SETFL, O_NONBLOCK) == 0 &&
                  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0;
+    if (ready)
+        transport_prepare(fd);
     bool heard = ready && bind(fd, address->ai_addr, address->ai_addrlen) == 0 &&
                  listen(fd, SOMAXCONN) == 0 &&
                  getsockname(fd, (struct sockaddr *)(void *)&bound, &bound_len) == 0;
@@ -6819,6 +7052,8 @@ void sse_destroy(struct sse_server *server)
         ;
     for (uint32_t i = 0; server->users && i < server->users_made; i++)
         pthread_mutex_destroy(&server->users[i].lock);
+    for (uint32_t i = 0; server->conns && i < server->conns_made; i++)
+        pthread_cond_destroy(&server->conns[i].bell.rung);
     pthread_cond_destroy(&server->conns_changed);
     pthread_mutex_destroy(&server->conns_lock);
     pthread_mutex_destroy(&server->away_lock);

@@ -249,7 +249,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct conn *c = conn_claim_locked(server, fd[0]);
     pthread_mutex_unlock(&server->conns_lock);
     require(c && pthread_create(&thread, NULL, client_run, &client) == 0);
-    conn_thread(c);
+    worker_serve(&(struct worker){.conn = c});
     pthread_join(thread, NULL);
 
     /* Of an answer only the start may have come, where the client had gone. */

@@ -1416,16 +1416,18 @@ static void test_text_bounds(void)
 
 static void test_dates(void)
 {
-    char iso[64], http[64], written[64];
+    char iso[64], written[64];
+    struct date http = {.at = 0};
     time_t before, after;
 
     do {
-        struct text t = text_over(iso, sizeof iso - 1), u = text_over(http, sizeof http - 1);
+        struct text t = text_over(iso, sizeof iso - 1);
         before = time(NULL);
         text_iso_date(&t);
-        text_http_date(&u);
-        iso[t.len] = http[u.len] = 0;
-        check(!t.full && !u.full);
+        http = (struct date){.at = before - 1, .text = "of the second before"};
+        check(date_now(&http) == http.text && strlen(http.text) == HTTP_DATE_BYTES);
+        iso[t.len] = 0;
+        check(!t.full);
         after = time(NULL);
     } while (before != after); /* time() may lag behind a tick, but not by a second */
 
@@ -1436,10 +1438,28 @@ static void test_dates(void)
         strftime(written, sizeof written, "%Y-%m-%dT%H:%M:%SZ", &tm);
         iso_right |= strcmp(written, iso) == 0;
         strftime(written, sizeof written, "%a, %d %b %Y %H:%M:%S GMT", &tm);
-        http_right |= strcmp(written, http) == 0;
+        http_right |= strcmp(written, http.text) == 0;
     }
     check_in(slice_of(iso), iso_right);
-    check_in(slice_of(http), http_right);
+    check_in(slice_of(http.text), http_right);
+}
+
+static void test_digits(void)
+{
+    static const uint64_t numbers[] = {0, 1, 9, 10, 15, 16, 1000, UINT32_MAX, UINT64_MAX / 10,
+                                       UINT64_MAX};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        for (unsigned base = 10; base <= 16; base += 6) {
+            char got[32], wanted[32];
+            struct text t = text_over(got, sizeof got - 1);
+            text_digits(&t, numbers[i], base);
+            got[t.len] = 0;
+            snprintf(wanted, sizeof wanted, base == 10 ? "%" PRIu64 : "%" PRIx64, numbers[i]);
+            check_in(slice_of(got), strcmp(got, wanted) == 0);
+            struct text small = text_over(got, t.len - 1);
+            text_digits(&small, numbers[i], base);
+            check(small.full && small.len == 0);
+        }
 }
 
 static void test_numbers(void)
@@ -2028,6 +2048,7 @@ static void test_config(void)
     RUN(test_json_code_points)                                                                     \
     RUN(test_text_bounds)                                                                          \
     RUN(test_dates)                                                                                \
+    RUN(test_digits)                                                                               \
     RUN(test_numbers)                                                                              \
     RUN(test_sizes)                                                                                \
     RUN(test_locale)                                                                               \

@@ -817,6 +817,7 @@ struct peer {
     struct user *user;
     int fd[2]; /* the server's end, the client's */
     struct transport transport;
+    struct bell bell;
     struct stream stream;
     char head[1024];
     struct heap got;
@@ -829,12 +830,13 @@ static int peer_open(struct peer *p, struct sse_server *server, const char *name
     memset(p, 0, sizeof *p);
     p->server = server;
     p->user = user_find_or_add(server, slice_of(name));
-    if (!p->user || socketpair(AF_UNIX, SOCK_STREAM, 0, p->fd) != 0 || !cond_init(&p->stream.wake))
+    if (!p->user || socketpair(AF_UNIX, SOCK_STREAM, 0, p->fd) != 0 || !cond_init(&p->bell.rung))
         abort();
     if (room)
         setsockopt(p->fd[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
     p->transport.fd = p->fd[0];
     p->stream.transport = &p->transport;
+    p->stream.bell = &p->bell;
     struct text out = text_over(p->head, sizeof p->head);
     int code = stream_open(server, p->user, slice_of(last_event_id), &out, &p->stream);
     check(!out.full && (code == SSE_OK || out.len == 0));
@@ -847,7 +849,7 @@ static void peer_close(struct peer *p)
     if (p->stream.linked)
         user_leave(p->server, &p->stream);
     user_unpin(p->user);
-    pthread_cond_destroy(&p->stream.wake);
+    pthread_cond_destroy(&p->bell.rung);
     close(p->fd[0]);
     close(p->fd[1]);
     heap_free(&p->got);
@@ -1428,8 +1430,8 @@ static void test_stream_client_closes(void)
     for (int i = 0; i < 2; i++) {
         int left = 1;
         for (int64_t end = now_ms() + 10000; left > 0 && now_ms() < end;) {
-            atomic_store(&p.stream.heard, true); /* as acceptor_look does, again and again */
-            pthread_cond_signal(&p.stream.wake);
+            atomic_store(&p.bell.heard, true); /* as acceptor_look does, again and again */
+            pthread_cond_signal(&p.bell.rung);
             sched_yield();
             if (i == 1 || ioctl(p.fd[0], FIONREAD, &left) != 0) {
                 check(sse_status(server, "alice", &status) == SSE_OK);
@@ -2293,6 +2295,7 @@ static void crowd_stream(struct crowd *c, const char *name)
 {
     struct stream s = {.user = NULL};
     struct transport transport = {.fd = -1};
+    struct bell bell = {.heard = false};
     char head[512], sink[512];
     struct text out = text_over(head, sizeof head);
     int fd[2];
@@ -2302,10 +2305,11 @@ static void crowd_stream(struct crowd *c, const char *name)
         c->refused++;
         return;
     }
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, fd) != 0 || !cond_init(&s.wake))
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, fd) != 0 || !cond_init(&bell.rung))
         abort();
     transport.fd = fd[0];
     s.transport = &transport;
+    s.bell = &bell;
     if (stream_open(c->server, user, (struct slice){NULL, 0}, &out, &s) == SSE_OK) {
         for (uint32_t i = crowd_below(c, 8); i > 0; i--) {
             sse_send(c->server, name, NULL, "to myself", 9, NULL);
@@ -2315,7 +2319,7 @@ static void crowd_stream(struct crowd *c, const char *name)
         user_leave(c->server, &s);
     }
     user_unpin(user);
-    pthread_cond_destroy(&s.wake);
+    pthread_cond_destroy(&bell.rung);
     close(fd[0]);
     close(fd[1]);
 }
