@@ -414,6 +414,7 @@ enum {
     SSE_FIELDS_BYTES = 1280,     /* status line and fields of an answer, with a listed origin */
     SSE_SCRATCH_BYTES = 2048,    /* an answer's body, before it turns chunked */
     SSE_GATHERED = 16,           /* pipelined messages that are written together */
+    SSE_CROWD = 8,               /* streams of one user that are worth waiting for other senders */
     SSE_WARM_BUFFERS = 64,       /* free connection buffers whose memory is kept */
     SSE_CHUNK_LINE_BYTES = 256,  /* chunk size with its extensions */
     SSE_TRAILER_BYTES = 4096,    /* fields after a chunked body */
@@ -3586,7 +3587,9 @@ static void user_collect_locked(struct sse_server *server, struct user *user)
 
 /* Adds a message to a pinned user's log and writes it to the streams that have kept up. When
  * several senders meet, the one that has the mutex does the work of all who wait for it: one write
- * to each stream for all their messages. */
+ * to each stream for all their messages. Where the machine is busy they would hardly ever meet,
+ * since each runs until it is done. So if there are many streams to write, others may go first:
+ * whoever runs next brings its message, too. */
 static int user_send(struct sse_server *server, struct user *user, struct slice event,
                      struct slice body, struct sse_receipt *receipt)
 {
@@ -3596,6 +3599,11 @@ static int user_send(struct sse_server *server, struct user *user, struct slice 
     while (!atomic_compare_exchange_weak(&user->inbox, &post.next, &post))
         ;
     pthread_mutex_lock(&user->lock);
+    if (!post.done && user->stream_count >= SSE_CROWD) {
+        pthread_mutex_unlock(&user->lock);
+        sched_yield();
+        pthread_mutex_lock(&user->lock);
+    }
     if (!post.done)
         user_collect_locked(server, user);
     pthread_mutex_unlock(&user->lock);
