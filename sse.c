@@ -35,11 +35,14 @@
  *
  * The caller of sse_run() accepts. Each connection has one detached thread with a small stack; it
  * serves request after request, or sleeps for as long as it is a stream: on its bell while it has
- * kept up, in poll() while its socket is full. The accept loop notices that clients have closed: it
- * looks at all streams a few times a second, and more often while connections come. So a stream
- * needs no descriptor but its socket. A thread whose connection has ended waits for another, since
- * to start one takes longer than all the rest of a short connection; what nobody calls for half a
- * second ends.
+ * kept up, in poll() while its socket is full. What would wake all of those threads every few
+ * seconds the accept loop does for them: it writes the keep-alives, and looks which clients have
+ * closed, a few times a second and more often while connections come. So a stream at rest costs no
+ * processor time and no descriptor but its socket; and since a thread that has served a request
+ * holds more memory than one that has not, the stream moves to one of those (conn_stream()).
+ *
+ * A thread whose connection has ended waits for another, since starting one takes longer than all
+ * the rest of a short connection; those that nobody calls for half a second end.
  *
  *     table   rwlock   which slot holds which user; held for look-ups only, never across I/O
  *     user    mutex    one user's log and streams, and the writes to those streams
@@ -416,6 +419,8 @@ enum {
     SSE_GATHERED = 16,           /* pipelined messages that are written together */
     SSE_CROWD = 8,               /* streams of one user that are worth waiting for other senders */
     SSE_WARM_BUFFERS = 64,       /* free connection buffers whose memory is kept */
+    SSE_WARM_THREADS = 64,       /* threads that wait for a connection, of either kind */
+    SSE_SPARE_THREADS = 16,      /* beyond one for each connection, while a stream moves */
     SSE_CHUNK_LINE_BYTES = 256,  /* chunk size with its extensions */
     SSE_TRAILER_BYTES = 4096,    /* fields after a chunked body */
     SSE_TOKEN_BYTES = 2048,      /* an access token; it is decoded in the answer's scratch */
@@ -443,8 +448,10 @@ enum {
     SSE_HANDSHAKE_MS = 10000,  /* a TLS handshake, from the accept on */
     SSE_ANSWER_MS = 30000,     /* an answer that nobody takes is abandoned */
     SSE_LOOK_MS = 300,         /* between looks for streams whose client has closed */
+    SSE_LOOK_SLOTS = 128,      /* that it looks at together */
     SSE_LOOKS_PER_MS = 250,    /* while connections come, sooner: so many streams each ms */
     SSE_CLOCK_LOOK_MS = 60000, /* between looks whether a stream's token has expired */
+    SSE_SETTLE_MS = 1000,      /* a stream so long at rest moves to a thread of its own */
     SSE_SPARE_MS = 500,        /* a thread that waits for a connection may go after that */
     SSE_FAREWELL_MS = 2000,    /* a stream's farewell that nobody takes is abandoned */
     SSE_LINGER_MS = 1000,      /* wait for the client's own close after ours */
@@ -539,6 +546,7 @@ struct user {
     unsigned stream_count;        /* [U] */
     int64_t hold_until_ms;        /* [U] monotonic; 0 is no hold */
     struct tally tally;           /* [U] the slot's, whoever it holds */
+    unsigned round;               /* of the accept loop's alone: the last that it was visited in */
 };
 
 enum farewell { STAY, BYE_DISCONNECTED, BYE_STOPPING, BYE_EXPIRED };
@@ -550,8 +558,8 @@ struct bell {
     atomic_bool heard;   /* [a] the client has closed, or said something */
 };
 
-/* A cursor into its user's log. Lives on its thread's stack. It stays linked while it is open; one
- * that is told to leave is unlinked at once, and its thread finishes writing what is due. */
+/* A cursor into its user's log. Lives in its connection's slot. It stays linked while it is open;
+ * one that is told to leave is unlinked at once, and its thread finishes writing what is due. */
 struct stream {
     struct user *user;           /* [I] pinned */
     struct transport *transport; /* [I] written under the user's mutex */
@@ -570,21 +578,24 @@ struct stream {
     uint64_t live;               /* [I] the first message that came after it was opened */
     uint64_t until;              /* [U] sequence number where it ends; UINT64_MAX while open */
     int64_t expires_ms;          /* [o] its token does, in Unix time; 0 for never */
+    int64_t beat_ms;             /* [U] when its next keep-alive is due */
     struct slice own;            /* [U] its own bytes, due before the log's */
 };
 
 /* A connection slot: lives as long as the server. `idle_since_ms` is 0 while a request is served,
  * the time while the thread waits for one, and CONN_TAKEN once somebody wants the thread back. */
 struct conn {
-    struct sse_server *server;   /* [I] */
-    atomic_llong idle_since_ms;  /* [a] monotonic */
-    struct transport transport;  /* [C] when its fd changes; [o] used, or under [U] by a stream */
-    bool is_fresh;               /* [o] no request yet: it is given a moment before it is idle */
-    bool is_ready;               /* [o] set up, its TLS too: requests may come */
-    bool is_misdirected;         /* [o] it speaks plain HTTP where HTTPS is spoken */
-    int next_fd;                 /* [C] connection that this thread serves next; -1 is none */
-    struct buffers *buffers;     /* [o] NULL while it is a stream */
-    struct bell bell;            /* of its stream, while it is one */
+    struct sse_server *server;  /* [I] */
+    atomic_llong idle_since_ms; /* [a] monotonic */
+    struct transport transport; /* [C] when its fd changes; [o] used, or under [U] by a stream */
+    bool is_fresh;              /* [o] no request yet: it is given a moment before it is idle */
+    bool is_ready;              /* [o] set up, its TLS too: requests may come */
+    bool is_misdirected;        /* [o] it speaks plain HTTP where HTTPS is spoken */
+    int next_fd;                /* [C] connection that this thread serves next; -1 is none */
+    struct buffers *buffers;    /* [o] NULL while it is a stream */
+    bool is_stream;             /* [o] what follows is open */
+    struct stream stream;
+    struct bell bell;            /* its stream's */
     size_t in_start, in_end;     /* [o] unread input */
     struct text out;             /* [o] answers not written yet */
     char peer[INET6_ADDRSTRLEN]; /* [o] */
@@ -598,7 +609,7 @@ struct worker {
     struct conn *conn;   /* [C] what it is to serve; NULL while it waits for that */
     struct worker *next; /* [C] one that has waited for longer */
     sem_t called;        /* it waits here; posted without a lock */
-    bool is_used;        /* [o] it has shaken hands, which leaves memory with it */
+    bool is_used;        /* [o] it has served requests: see conn_stream() */
 };
 
 /* Workers that wait, the latest first. All fields [C]. */
@@ -622,7 +633,7 @@ struct route {
     bool is_demo;
     bool takes_body; /* its POST does something with the body */
     bool takes_time; /* its handler may sleep */
-    bool is_stream;  /* its handler returns 0 when it has ended the connection */
+    bool is_stream;  /* its handler returns 0 when no request can follow */
     bool gathers;    /* its handler may leave the answer to conn_settle() */
 };
 
@@ -711,6 +722,7 @@ struct sse_server {
     uint32_t workers;             /* [C] threads that serve or wait, max_connections at most */
     struct crew crews[2];         /* [C] CREW_FRESH and CREW_USED */
     struct pollfd *watched;  /* [I], what is in it [C]: each slot's socket while a stream, or -1 */
+    int64_t *beats;          /* [I], what is in it [C]: when each one's keep-alive is due */
     struct buffers *buffers; /* [I] max_connections of them */
     struct buffers *buffers_warm; /* [C] free ones, SSE_WARM_BUFFERS at most */
     struct buffers *buffers_cold; /* [C] free ones that were given back to the system as well */
@@ -3167,6 +3179,14 @@ static void stream_link_locked(struct sse_server *server, struct stream *s)
     s->linked = true;
 }
 
+/* Nothing more can be written to it: its thread has only to end it. */
+static void stream_lose_locked(struct sse_server *server, struct stream *s)
+{
+    s->gone = true;
+    stream_unlink_locked(server, s);
+    stream_wake_locked(s);
+}
+
 /* Its thread is done with it: nobody is to find it any more. */
 static void stream_end_locked(struct sse_server *server, struct stream *s)
 {
@@ -3263,8 +3283,9 @@ static void stream_advance_locked(struct stream *s, size_t n)
     }
 }
 
-/* Writes all that is due, as far as the socket takes it without waiting. */
-static void stream_flush_locked(struct sse_server *server, struct stream *s)
+/* Writes all that is due, as far as the socket takes it without waiting. False if that was
+ * nothing. */
+static bool stream_flush_locked(struct sse_server *server, struct stream *s)
 {
     struct iovec parts[3];
     size_t total;
@@ -3284,10 +3305,9 @@ static void stream_flush_locked(struct sse_server *server, struct stream *s)
         if (s->behind)
             stream_wake_locked(s);
     }
-    if (s->gone) {
-        stream_unlink_locked(server, s);
-        stream_wake_locked(s);
-    }
+    if (s->gone)
+        stream_lose_locked(server, s);
+    return count > 0;
 }
 
 /* Why a connect is refused, beside SSE_ESTOPPING: no public function returns these. */
@@ -3347,6 +3367,7 @@ static int stream_open(struct sse_server *server, struct user *user, struct slic
     if (code == SSE_OK) {
         s->user = user;
         s->until = UINT64_MAX;
+        s->beat_ms = now_ms() + (int64_t)server->config.heartbeat_s * 1000;
         stream_start_locked(s, last_event_id, &gap);
         text_print(out, "retry: %u\n\nid: ", server->config.retry_ms);
         id_print(out, user->epoch, s->seq - 1);
@@ -3380,12 +3401,18 @@ static void stream_farewell(struct sse_server *server, const struct stream *s, s
         text_print(t, "retry: %" PRIu64 "\n\n", retry_spread(server));
 }
 
-/* What a stream's own thread knows about its course. */
+/* What the thread of a stream knows about its course. */
 struct stream_course {
-    int64_t beat_ms;    /* when the next keep-alive is due */
+    int64_t settle_ms;  /* when it may move to another thread; 0 if this one has written nothing */
     int64_t give_up_ms; /* when a farewell that nobody takes is abandoned; 0 before it is due */
     struct text farewell;
 };
+
+/* Has the token it was opened with expired? */
+static bool stream_has_expired(const struct stream *s)
+{
+    return s->expires_ms && s->expires_ms <= unix_ms();
+}
 
 /* Tells a stream to leave, after what it is due up to now. */
 static void stream_dismiss_locked(struct sse_server *server, struct stream *s, enum farewell bye)
@@ -3398,27 +3425,47 @@ static void stream_dismiss_locked(struct sse_server *server, struct stream *s, e
     stream_wake_locked(s);
 }
 
-/* One turn of the stream's thread: writes what is due. False when the stream is over. Something is
- * written at every heartbeat. A peer that vanished just after one has acknowledged nothing for
- * almost two intervals when the second comes: so silence for one and three quarters means that it
- * is gone. */
+/* When a keep-alive is due after the one that is due now. A machine that slept starts over. */
+static int64_t beat_after(int64_t due_ms, int64_t now, int64_t interval)
+{
+    return (now - due_ms >= interval ? now : due_ms) + interval;
+}
+
+/* Writes keep-alives to those of a pinned user's streams whose time has come; the accept loop calls
+ * this. A peer that vanished just after one has acknowledged nothing for almost two intervals when
+ * the second comes: so silence for one and three quarters means that it is gone. */
+static void user_beat(struct sse_server *server, struct user *user, int64_t now)
+{
+    int64_t interval = (int64_t)server->config.heartbeat_s * 1000;
+
+    pthread_mutex_lock(&user->lock);
+    for (struct stream *s = user->streams, *next; s; s = next) {
+        next = s->next; /* a stream that fails is unlinked */
+        if (s->beat_ms > now)
+            continue;
+        s->beat_ms = beat_after(s->beat_ms, now, interval);
+        if (!s->behind) {
+            s->own = keep_alive_frame(&server->config);
+            stream_flush_locked(server, s);
+        }
+        if (!s->gone && transport_is_silent(s->transport, (unsigned)interval / 4 * 7))
+            stream_lose_locked(server, s);
+        else if (!s->gone && stream_has_expired(s)) /* that clock was set while its thread slept */
+            stream_dismiss_locked(server, s, BYE_EXPIRED);
+    }
+    pthread_mutex_unlock(&user->lock);
+}
+
+/* One turn of the stream's thread: writes what is due. False when the stream is over. */
 static bool stream_turn_locked(struct sse_server *server, struct stream *s,
                                struct stream_course *course)
 {
-    int64_t now = now_ms(), interval = (int64_t)server->config.heartbeat_s * 1000;
-    bool beat = now >= course->beat_ms;
+    int64_t now = now_ms();
 
-    if (beat) {
-        if (s->bye == STAY && !s->behind)
-            s->own = keep_alive_frame(&server->config);
-        bool late = now - course->beat_ms >= interval; /* the machine slept: start over */
-        course->beat_ms = (late ? now : course->beat_ms) + interval;
-    }
-    if (s->bye == STAY && s->expires_ms && s->expires_ms <= unix_ms())
+    if (s->bye == STAY && stream_has_expired(s))
         stream_dismiss_locked(server, s, BYE_EXPIRED);
-    stream_flush_locked(server, s);
-    if (beat && transport_is_silent(s->transport, (unsigned)interval / 4 * 7))
-        s->gone = true;
+    if (stream_flush_locked(server, s))
+        course->settle_ms = now + SSE_SETTLE_MS;
     if (s->bye == STAY || s->gone)
         return !s->gone;
     if (course->give_up_ms == 0)
@@ -3445,61 +3492,97 @@ static bool stream_drop_input(struct stream *s)
     return false;
 }
 
-/* Sleeps until there is room in the socket, a keep-alive is due, or the stream is stirred. False
- * when the client has closed. */
-static bool stream_sleep_locked(struct stream *s, const struct stream_course *course)
+/* The least of two times to wait, where -1 is for good. */
+static int64_t wait_least(int64_t a, int64_t b)
 {
-    int64_t left = (course->give_up_ms ? course->give_up_ms : course->beat_ms) - now_ms();
-    if (s->bye == STAY && s->expires_ms) { /* somebody may set that clock: look now and then */
+    return a < 0 || (b >= 0 && b < a) ? b : a;
+}
+
+/* How long the stream's thread may sleep, in milliseconds; -1 for good. */
+static int64_t stream_rest_ms(const struct stream *s, const struct stream_course *course)
+{
+    int64_t now = now_ms(), left = -1;
+
+    if (s->bye != STAY)
+        return course->give_up_ms > now ? course->give_up_ms - now : 0;
+    if (course->settle_ms && !s->behind)
+        left = course->settle_ms > now ? course->settle_ms - now : 0;
+    if (s->expires_ms) { /* somebody may set that clock: look now and then */
         int64_t valid = s->expires_ms - unix_ms();
         valid = valid < SSE_CLOCK_LOOK_MS ? valid : SSE_CLOCK_LOOK_MS;
-        left = valid < left ? valid : left;
+        left = wait_least(left, valid > 0 ? valid : 0);
     }
-    struct timespec until = time_in(left > 0 ? left : 0);
-    bool heard, gone = false;
+    return left;
+}
 
-    if (s->behind) {
-        /* A leaving stream may have been shut for reading: that would end every poll. */
-        struct pollfd on = {.fd = s->transport->fd, .events = POLLOUT};
-        if (s->bye == STAY)
-            on.events = (short)(on.events | transport_stream_events(s->transport));
-        s->polling = true;
-        pthread_mutex_unlock(&s->user->lock);
-        int n = poll(&on, 1, left > 0 ? (int)left : 0);
-        pthread_mutex_lock(&s->user->lock);
-        s->polling = false;
-        heard = n > 0 && (on.revents & ~POLLOUT);
-        gone = heard && s->transport->tls;
-    } else {
-        while (!s->stirred && !atomic_load(&s->bell->heard))
-            if (pthread_cond_timedwait(&s->bell->rung, &s->user->lock, &until) != 0)
-                break;
-        heard = atomic_exchange(&s->bell->heard, false);
-    }
+/* Waits for the bell, or the time. True if the client has closed or said something. */
+static bool stream_wait_locked(struct stream *s, int64_t left)
+{
+    struct timespec until = time_in(left);
+    int waited = 0;
+
+    while (!s->stirred && !atomic_load(&s->bell->heard) && waited == 0)
+        waited = left < 0 ? pthread_cond_wait(&s->bell->rung, &s->user->lock)
+                          : pthread_cond_timedwait(&s->bell->rung, &s->user->lock, &until);
+    return atomic_exchange(&s->bell->heard, false);
+}
+
+/* Waits for room in the socket. True if the client has closed or said something. */
+static bool stream_poll_locked(struct stream *s, int64_t left)
+{
+    /* A leaving stream may have been shut for reading: that would end every poll. */
+    struct pollfd on = {.fd = s->transport->fd, .events = POLLOUT};
+    if (s->bye == STAY)
+        on.events = (short)(on.events | transport_stream_events(s->transport));
+    s->polling = true;
+    pthread_mutex_unlock(&s->user->lock);
+    int n = poll(&on, 1, (int)left);
+    pthread_mutex_lock(&s->user->lock);
+    s->polling = false;
+    return n > 0 && (on.revents & ~POLLOUT);
+}
+
+/* Sleeps until there is room in the socket, the stream is stirred, or its time is up. False when
+ * the client has closed. */
+static bool stream_sleep_locked(struct stream *s, const struct stream_course *course)
+{
+    int64_t left = stream_rest_ms(s, course);
+    bool polls = s->behind,
+         heard = polls ? stream_poll_locked(s, left) : stream_wait_locked(s, left);
+
     s->stirred = false;
     if (s->gone || s->bye != STAY)
         return true; /* its next turn knows what to do */
     if (s->behind && s->transport->tls)
-        return !gone; /* TLS does not read while it still has to write */
+        return !(polls && heard); /* TLS does not read while it still has to write */
     return !heard || stream_drop_input(s);
 }
 
-/* Serves an open stream on its own thread until it is over. True if the server ended it and the
- * client is there to see. */
-static bool stream_run(struct sse_server *server, struct stream *s)
+enum stream_end {
+    STREAM_CLOSED,  /* its client has gone */
+    STREAM_ENDED,   /* the server has ended it, and the client is there to see */
+    STREAM_SETTLED, /* it is at rest, and not over: another thread may go on with it */
+};
+
+/* Serves an open stream until it is over, or until settle_ms has come and nothing has happened. */
+static enum stream_end stream_run(struct sse_server *server, struct stream *s,
+                                  struct stream_course *course)
 {
-    char farewell[SSE_USER_BYTES + 64];
-    struct stream_course course = {.beat_ms = now_ms() + (int64_t)server->config.heartbeat_s * 1000,
-                                   .farewell = text_over(farewell, sizeof farewell)};
-    bool client_there = true;
+    bool client_there = true, settled = false;
 
     pthread_mutex_lock(&s->user->lock);
-    while (client_there && stream_turn_locked(server, s, &course))
-        client_there = stream_sleep_locked(s, &course);
-    stream_end_locked(server, s);
+    while (client_there && !settled && stream_turn_locked(server, s, course)) {
+        client_there = stream_sleep_locked(s, course);
+        settled = course->settle_ms && now_ms() >= course->settle_ms && s->bye == STAY &&
+                  !s->behind && !s->gone && client_there;
+    }
+    if (!settled)
+        stream_end_locked(server, s);
+    else
+        course->settle_ms = now_ms() + SSE_SETTLE_MS; /* in case that nobody else can */
     client_there = client_there && !s->gone;
     pthread_mutex_unlock(&s->user->lock);
-    return client_there;
+    return settled ? STREAM_SETTLED : client_there ? STREAM_ENDED : STREAM_CLOSED;
 }
 
 /* ==== Messaging =================================================================================
@@ -4585,7 +4668,7 @@ static int exchange_answer(struct sse_exchange *x)
         return 0;
     status = route->handler(x, route->arg);
     if (status == 0 && route->is_stream)
-        return 0; /* the connection has had its answer; *x may be gone */
+        return 0; /* the connection has had its answer */
     if (status == ANSWER_LATER && route->gathers)
         return ANSWER_LATER;
     if (status < 200 || status > 599)
@@ -4605,8 +4688,6 @@ static bool exchange_run(struct sse_exchange *x, int verdict)
     x->is_head = slice_is(x->request.method, "HEAD");
     x->close = verdict < 0 || !http_persists(&x->request);
     status = verdict < 0 ? exchange_abandon(x, -verdict) : exchange_answer(x);
-    if (!c->buffers)
-        return false; /* it was a stream, and *x is gone */
     exchange_drop_body(x);
     if (status == 0)
         return false;
@@ -4709,13 +4790,10 @@ static int connect_probe(struct sse_exchange *x)
     return 0;
 }
 
-static void conn_watch(struct conn *c, bool greeted);
-static void conn_unwatch(struct conn *c);
+static void conn_watch(struct conn *c);
 
-enum { STREAM_ENDED = 1 };
-
-/* The answer of an open stream ends only with its connection; the thread stays here till then. */
-static int connect_serve(struct sse_exchange *x, struct user *user, struct stream *stream)
+/* Opens the user's stream, which takes the connection over: 0 then, or the status. */
+static int connect_open(struct sse_exchange *x, struct user *user)
 {
     struct sse_server *server = x->server;
     struct conn *c = x->conn;
@@ -4730,26 +4808,24 @@ static int connect_serve(struct sse_exchange *x, struct user *user, struct strea
     x->close = true;
     x->type = "text/event-stream";
     answer_head(x, 200, FRAMED_STREAM);
-    int code = stream_open(x->server, user, last, &c->out, stream);
+    c->stream =
+        (struct stream){.transport = &c->transport, .bell = &c->bell, .expires_ms = x->expires_ms};
+    int code = stream_open(server, user, last, &c->out, &c->stream);
     if (code != SSE_OK) {
         c->out.len = 0;
         x->close = !http_persists(&x->request);
         return exchange_fail(x, code);
     }
+    c->is_stream = true;
     c->out.len = 0; /* the stream writes it */
     exchange_note(x, 200);
     transport_become_stream(&c->transport, server->config.heartbeat_s * 1000 / 2);
-    conn_watch(c, stream->greeted); /* *x may be gone now */
-    bool client_there = stream_run(server, stream);
-    conn_unwatch(c);
-    return client_there ? STREAM_ENDED : 0;
+    conn_watch(c);
+    return 0;
 }
 
 static int handle_connect(struct sse_exchange *x, void *arg)
 {
-    struct conn *c = x->conn;
-    struct stream stream = {
-        .transport = &c->transport, .bell = &c->bell, .expires_ms = x->expires_ms};
     (void)arg;
 
     if (x->is_head)
@@ -4757,12 +4833,10 @@ static int handle_connect(struct sse_exchange *x, void *arg)
     struct user *user = user_find_or_add(x->server, exchange_name(x));
     if (!user)
         return exchange_fail(x, SSE_EFULL);
-    int status = connect_serve(x, user, &stream);
-    user_unpin(user);
-    if (status != STREAM_ENDED)
-        return status;
-    transport_linger(&c->transport);
-    return 0;
+    int status = connect_open(x, user);
+    if (!x->conn->is_stream)
+        user_unpin(user);
+    return status;
 }
 
 static void answer_status(struct sse_exchange *x, struct slice name, const char *status)
@@ -5893,9 +5967,12 @@ static void conn_take_buffers(struct conn *c)
     c->out = text_over(c->buffers->out, SSE_OUT_BYTES);
 }
 
-static void conn_give_buffers_locked(struct conn *c)
+static void conn_give_buffers(struct conn *c)
 {
     struct sse_server *server = c->server;
+    if (!c->buffers)
+        return;
+    pthread_mutex_lock(&server->conns_lock);
     bool warm = server->buffers_warm_count < SSE_WARM_BUFFERS;
     struct buffers **to = warm ? &server->buffers_warm : &server->buffers_cold;
     server->buffers_warm_count += warm;
@@ -5903,21 +5980,23 @@ static void conn_give_buffers_locked(struct conn *c)
         memory_release(c->buffers, sizeof *c->buffers);
     c->buffers->next_free = *to;
     *to = c->buffers;
+    pthread_mutex_unlock(&server->conns_lock);
     c->buffers = NULL;
     c->out = text_over(NULL, 0);
 }
 
-/* The connection is a stream from here on: the accept loop watches its socket, and it needs no
- * buffers, unless its greeting is still in them. */
-static void conn_watch(struct conn *c, bool greeted)
+/* The connection is a stream from here on: the accept loop watches its socket, and sees to its
+ * keep-alives. */
+static void conn_watch(struct conn *c)
 {
     struct sse_server *server = c->server;
+    ptrdiff_t slot = c - server->conns;
+
     atomic_store(&c->bell.heard, false);
     pthread_mutex_lock(&server->conns_lock);
-    server->watched[c - server->conns] =
+    server->beats[slot] = c->stream.beat_ms;
+    server->watched[slot] =
         (struct pollfd){.fd = c->transport.fd, .events = POLLIN | transport_end_event()};
-    if (greeted)
-        conn_give_buffers_locked(c);
     pthread_mutex_unlock(&server->conns_lock);
 }
 
@@ -6040,12 +6119,11 @@ static void conn_serve(struct conn *c)
             verdict = http_refuse(&x->request, 400, "this port speaks HTTPS: begin with https://");
         goes_on = verdict != 0 && exchange_run(x, verdict);
     }
-    if (c->buffers && conn_settle(c) && c->out.len > 0 && conn_flush(c))
+    if (c->is_stream && !c->stream.greeted)
+        return; /* its greeting is still in the buffers */
+    if (!c->is_stream && conn_settle(c) && c->out.len > 0 && conn_flush(c))
         transport_linger(&c->transport);
-    pthread_mutex_lock(&c->server->conns_lock);
-    if (c->buffers)
-        conn_give_buffers_locked(c);
-    pthread_mutex_unlock(&c->server->conns_lock);
+    conn_give_buffers(c);
 }
 
 /* The peer's address, for the log. */
@@ -6069,20 +6147,8 @@ static void conn_name_peer(struct conn *c)
         memcpy(c->peer, "-", 2);
 }
 
-/* The slot is free for another connection, and no longer this one's to touch. */
-static void conn_release(struct conn *c)
-{
-    struct sse_server *server = c->server;
-
-    pthread_mutex_lock(&server->conns_lock);
-    c->next_free = server->conns_free;
-    server->conns_free = (uint32_t)(c - server->conns) + 1;
-    server->conns_open--;
-    pthread_mutex_unlock(&server->conns_lock);
-}
-
 /* The connection has ended. True if another one was given its slot, and is to be served next;
- * otherwise the slot is free. */
+ * otherwise the slot is to be freed. */
 static bool conn_next(struct conn *c)
 {
     struct sse_server *server = c->server;
@@ -6095,34 +6161,69 @@ static bool conn_next(struct conn *c)
     atomic_store(&c->idle_since_ms, 0);
     pthread_mutex_unlock(&server->conns_lock);
     close(fd); /* before the slot is free: who waits for that finds nothing left */
-    if (!more)
-        conn_release(c);
     return more;
 }
 
 static bool conn_start(struct conn *c);
 
-/* Serves a connection to its end, and those that take its place. A handshake leaves much behind in
- * its thread: stack that was touched, and what malloc() keeps for it. A stream would sleep on that
- * for hours, so a fresh thread goes on, if there is one to be had. */
+/* Serves the connection's stream until it is over. False if another thread goes on with it: whoever
+ * has served requests leaves much behind in its thread. The stack has been touched; malloc() keeps
+ * what a handshake took; and Linux keeps 32 KiB for a thread that has once written to a socket. A
+ * stream would sleep on all that for hours. So when it is at rest it moves to a thread that has
+ * done nothing yet, if there is one to be had. */
+static bool conn_stream(struct conn *c, struct worker *self)
+{
+    char farewell[SSE_USER_BYTES + 64];
+    struct stream_course course = {.settle_ms = self->is_used ? now_ms() + SSE_SETTLE_MS : 0,
+                                   .farewell = text_over(farewell, sizeof farewell)};
+    struct user *user = c->stream.user;
+    enum stream_end end;
+
+    while ((end = stream_run(c->server, &c->stream, &course)) == STREAM_SETTLED) {
+        conn_give_buffers(c);
+        if (conn_start(c))
+            return false;
+    }
+    self->is_used |= course.settle_ms != 0;
+    conn_unwatch(c);
+    user_unpin(user);
+    conn_give_buffers(c);
+    if (end == STREAM_ENDED)
+        transport_linger(&c->transport);
+    c->is_stream = false;
+    return true;
+}
+
+/* Serves a connection to its end, and those that take its place. */
 static void worker_serve(struct worker *self)
 {
     struct conn *c = self->conn;
     do {
         if (!c->is_ready) {
+            self->is_used = true;
             c->is_fresh = true;
             c->is_misdirected = false;
             conn_name_peer(c);
             c->is_ready = !c->server->config.cert_file || conn_secure(c);
-            self->is_used |= c->transport.tls != NULL;
-            if (c->transport.tls && c->is_ready && conn_start(c))
-                return;
+            if (c->is_ready)
+                conn_serve(c);
         }
-        if (c->is_ready)
-            conn_serve(c);
+        if (c->is_stream && !conn_stream(c, self)) {
+            self->conn = NULL;
+            return;
+        }
         c->is_ready = false;
         transport_end(&c->transport);
     } while (conn_next(c));
+}
+
+/* The slot is free for another connection, and no longer this one's to touch. */
+static void conn_release_locked(struct conn *c)
+{
+    struct sse_server *server = c->server;
+    c->next_free = server->conns_free;
+    server->conns_free = (uint32_t)(c - server->conns) + 1;
+    server->conns_open--;
 }
 
 /* Of the workers that wait, the one that has done so for the shortest time. NULL if there is
@@ -6138,41 +6239,49 @@ static struct worker *crew_take_locked(struct crew *crew)
     return w;
 }
 
-/* Lets workers go that are not needed: called without a connection, they end. */
-static void crew_dismiss_locked(struct crew *crew, uint32_t count)
+/* One thread less. */
+static void worker_discount_locked(struct sse_server *server)
 {
-    for (struct worker *w; count > 0 && (w = crew_take_locked(crew)); count--)
+    server->workers--;
+    if (atomic_load(&server->stopping))
+        pthread_cond_broadcast(&server->conns_changed);
+}
+
+/* Lets workers go that are not needed: called without a connection, they end. */
+static void crew_dismiss_locked(struct sse_server *server, int kind, bool all)
+{
+    struct crew *crew = &server->crews[kind];
+    uint32_t count = all ? crew->count : crew->least;
+    for (struct worker *w; count > 0 && (w = crew_take_locked(crew)); count--) {
+        worker_discount_locked(server);
         sem_post(&w->called);
+    }
     crew->least = crew->count;
 }
 
-/* Waits for the next connection. False if there is to be none. */
+/* Frees the slot of the connection that has ended, and waits for the next one. False if there is
+ * none for this thread: then the server may be gone. */
 static bool worker_wait(struct sse_server *server, struct worker *self)
 {
-    struct crew *crew = &server->crews[self->is_used];
+    struct crew *crew = &server->crews[self->is_used ? CREW_USED : CREW_FRESH];
 
-    self->conn = NULL;
     pthread_mutex_lock(&server->conns_lock);
-    bool waits = !atomic_load(&server->stopping);
+    if (self->conn)
+        conn_release_locked(self->conn);
+    self->conn = NULL;
+    bool waits = !atomic_load(&server->stopping) && crew->count < SSE_WARM_THREADS &&
+                 server->workers <= server->config.max_connections;
     if (waits) {
         self->next = crew->first;
         crew->first = self;
         crew->count++;
+    } else {
+        worker_discount_locked(server);
     }
     pthread_mutex_unlock(&server->conns_lock);
     while (waits && sem_wait(&self->called) != 0)
         ; /* interrupted */
     return self->conn != NULL;
-}
-
-/* The thread ends; unless it was never one. From here on the server may be gone. */
-static void worker_leave(struct sse_server *server)
-{
-    pthread_mutex_lock(&server->conns_lock);
-    server->workers--;
-    if (atomic_load(&server->stopping))
-        pthread_cond_broadcast(&server->conns_changed);
-    pthread_mutex_unlock(&server->conns_lock);
 }
 
 static void *worker_run(void *arg)
@@ -6186,7 +6295,6 @@ static void *worker_run(void *arg)
         worker_serve(&self);
     while (worker_wait(server, &self));
     sem_destroy(&self.called);
-    worker_leave(server);
     return NULL;
 }
 
@@ -6209,7 +6317,7 @@ static struct conn *conn_claim_locked(struct sse_server *server, int fd)
         return NULL;
     }
     c->transport = (struct transport){.fd = fd};
-    c->is_ready = false;
+    c->is_ready = c->is_stream = false;
     c->next_fd = -1;
     atomic_store(&c->idle_since_ms, 0);
     server->conns_open++;
@@ -6266,17 +6374,16 @@ static bool worker_start(struct conn *c)
     return started;
 }
 
-/* Gives the connection a thread: one that waits, or else a new one. The handshake goes to one that
- * has done others, what comes after it to a fresh one. False if there is none to be had. */
+/* Gives the connection a thread: one that waits, or else a new one. A stream goes to one that has
+ * done nothing yet, a new connection to any, a used one first. False if there is none to be had. */
 static bool conn_start(struct conn *c)
 {
     struct sse_server *server = c->server;
-    bool shakes_hands = server->config.cert_file && !c->is_ready;
 
     pthread_mutex_lock(&server->conns_lock);
-    struct worker *w = shakes_hands ? crew_take_locked(&server->crews[CREW_USED]) : NULL;
+    struct worker *w = c->is_stream ? NULL : crew_take_locked(&server->crews[CREW_USED]);
     w = w ? w : crew_take_locked(&server->crews[CREW_FRESH]);
-    bool starts = !w && server->workers < server->config.max_connections;
+    bool starts = !w && server->workers < server->config.max_connections + SSE_SPARE_THREADS;
     server->workers += starts;
     if (w)
         w->conn = c;
@@ -6284,7 +6391,9 @@ static bool conn_start(struct conn *c)
     if (w)
         sem_post(&w->called); /* it is on no list any more: nobody else calls it */
     if (starts && !worker_start(c)) {
-        worker_leave(server);
+        pthread_mutex_lock(&server->conns_lock);
+        worker_discount_locked(server);
+        pthread_mutex_unlock(&server->conns_lock);
         return false;
     }
     return w || starts;
@@ -6440,6 +6549,7 @@ struct acceptor {
     int64_t complained_ms;
     int64_t looked_ms; /* when it last looked for clients that have closed */
     uint32_t looked;   /* at how many slots */
+    unsigned round;    /* the number of that look */
     bool has_callers;  /* somebody waits to be accepted */
     int64_t tidy_ms;   /* and for what a rush has left behind */
     uint32_t most;     /* connections at once, since memory was last given back */
@@ -6528,8 +6638,10 @@ static bool acceptor_admit(struct sse_server *server, struct acceptor *a, int fd
         acceptor_pause(server, a, "out of threads: accepting goes on more slowly");
         counter_add(&server->refusals[REFUSED_THREADS]);
         acceptor_refuse(server, a, fd, "the server has run out of threads");
+        pthread_mutex_lock(&server->conns_lock);
         c->transport.fd = -1;
-        conn_release(c);
+        conn_release_locked(c);
+        pthread_mutex_unlock(&server->conns_lock);
         return false;
     }
     if (!c && !replaces) {
@@ -6588,8 +6700,8 @@ static void acceptor_tidy(struct sse_server *server, struct acceptor *a)
         return;
     a->tidy_ms = now + SSE_SPARE_MS;
     pthread_mutex_lock(&server->conns_lock);
-    for (int i = 0; i < 2; i++)
-        crew_dismiss_locked(&server->crews[i], server->crews[i].least);
+    crew_dismiss_locked(server, CREW_FRESH, false);
+    crew_dismiss_locked(server, CREW_USED, false);
     uint32_t open = server->conns_open;
     pthread_mutex_unlock(&server->conns_lock);
     if (open > a->most)
@@ -6620,33 +6732,80 @@ static void acceptor_hand_on(struct sse_server *server, struct acceptor *a, uint
         acceptor_admit(server, a, fd);
 }
 
-/* Looks whether the clients of streams have closed or said something: a thread that has nothing to
+/* One stretch of slots in a look: what is watched there, and the users of those streams for which a
+ * keep-alive is due, pinned. */
+struct look {
+    struct pollfd on[SSE_LOOK_SLOTS];
+    struct user *due[SSE_LOOK_SLOTS];
+    uint32_t count, due_count;
+};
+
+static void acceptor_copy(struct sse_server *server, struct look *look, uint32_t from, int64_t now)
+{
+    int64_t interval = (int64_t)server->config.heartbeat_s * 1000;
+
+    look->due_count = 0;
+    pthread_mutex_lock(&server->conns_lock);
+    uint32_t left = server->conns_made - from;
+    look->count = left < SSE_LOOK_SLOTS ? left : SSE_LOOK_SLOTS;
+    memcpy(look->on, server->watched + from, look->count * sizeof *look->on);
+    for (uint32_t i = from; i < from + look->count; i++) {
+        if (server->watched[i].fd < 0 || server->beats[i] > now)
+            continue;
+        server->beats[i] = beat_after(server->beats[i], now, interval);
+        struct user *user = server->conns[i].stream.user;
+        atomic_fetch_add(&user->pins, 1);
+        look->due[look->due_count++] = user;
+    }
+    pthread_mutex_unlock(&server->conns_lock);
+}
+
+/* Keep-alives. A user is visited once in a round, for all of its streams. */
+static void acceptor_beat(struct sse_server *server, const struct look *look, unsigned round,
+                          int64_t now)
+{
+    for (uint32_t i = 0; i < look->due_count; i++) {
+        struct user *user = look->due[i];
+        if (user->round != round)
+            user_beat(server, user, now);
+        user->round = round;
+        user_unpin(user);
+    }
+}
+
+/* Wakes the threads of streams whose clients have closed or said something: one that has nothing to
  * write does not watch its socket itself. It is woken without its user's lock; if that comes a
  * moment too early to be noticed, the next look wakes it. A socket may be closed, and its number be
  * another's, before poll() gets to it: that rings a bell in vain. */
+static void acceptor_ring(struct sse_server *server, struct acceptor *a, struct look *look,
+                          uint32_t from)
+{
+    int ready = look->count > 0 ? poll(look->on, look->count, 0) : 0;
+    for (uint32_t i = 0; ready > 0 && i < look->count; i++) {
+        struct bell *bell = &server->conns[from + i].bell;
+        if (!look->on[i].revents)
+            continue;
+        if (look->on[i].revents & ~POLLIN)
+            acceptor_hand_on(server, a, from + i);
+        atomic_store(&bell->heard, true);
+        pthread_cond_signal(&bell->rung);
+    }
+}
+
+/* Looks at all streams: who has closed, and for whom a keep-alive is due. */
 static void acceptor_look(struct sse_server *server, struct acceptor *a)
 {
-    enum { AT_ONCE = 128 };
-    struct pollfd on[AT_ONCE];
-    uint32_t from = 0, n;
+    struct look look;
+    int64_t now = now_ms();
+    uint32_t from = 0;
 
+    a->round++;
     do {
-        pthread_mutex_lock(&server->conns_lock);
-        n = server->conns_made - from < AT_ONCE ? server->conns_made - from : AT_ONCE;
-        memcpy(on, server->watched + from, n * sizeof *on);
-        pthread_mutex_unlock(&server->conns_lock);
-        int ready = n > 0 ? poll(on, n, 0) : 0;
-        for (uint32_t i = 0; ready > 0 && i < n; i++) {
-            struct bell *bell = &server->conns[from + i].bell;
-            if (!on[i].revents)
-                continue;
-            if (on[i].revents & ~POLLIN)
-                acceptor_hand_on(server, a, from + i);
-            atomic_store(&bell->heard, true);
-            pthread_cond_signal(&bell->rung);
-        }
-        from += n;
-    } while (n == AT_ONCE);
+        acceptor_copy(server, &look, from, now);
+        acceptor_ring(server, a, &look, from);
+        acceptor_beat(server, &look, a->round, now);
+        from += look.count;
+    } while (look.count == SSE_LOOK_SLOTS);
     a->looked_ms = now_ms();
     a->looked = from;
     acceptor_tidy(server, a);
@@ -6780,8 +6939,8 @@ static void server_cut(struct sse_server *server, bool all)
         if (all && c->transport.fd >= 0)
             shutdown(c->transport.fd, SHUT_RDWR);
     }
-    for (int i = 0; i < 2; i++)
-        crew_dismiss_locked(&server->crews[i], server->crews[i].count);
+    crew_dismiss_locked(server, CREW_FRESH, true);
+    crew_dismiss_locked(server, CREW_USED, true);
     pthread_cond_broadcast(&server->conns_changed);
     pthread_mutex_unlock(&server->conns_lock);
 }
@@ -6858,13 +7017,14 @@ static size_t user_bytes(const struct sse_server *server)
 
 static size_t conn_bytes(const struct sse_server *server)
 {
-    return sizeof(struct conn) + sizeof(struct pollfd) + sizeof(struct buffers) +
+    return sizeof(struct conn) + sizeof(struct pollfd) + sizeof(int64_t) + sizeof(struct buffers) +
            server->config.stack_bytes + (server->config.cert_file ? TLS_CONN_BYTES : 0);
 }
 
 static size_t program_bytes(const struct sse_server *server)
 {
     return (size_t)SSE_PROGRAM_BYTES + TLS_PROGRAM_BYTES +
+           SSE_SPARE_THREADS * (size_t)server->config.stack_bytes +
            (server->config.cert_file ? SSE_REFUSED * (size_t)TLS_CONN_BYTES : 0);
 }
 
@@ -6933,9 +7093,10 @@ static bool server_reserve(struct sse_server *server)
     server->logs = calloc(c->max_users, server->log_bytes);
     server->conns = calloc(c->max_connections, sizeof *server->conns);
     server->watched = calloc(c->max_connections, sizeof *server->watched);
+    server->beats = calloc(c->max_connections, sizeof *server->beats);
     server->buffers = calloc(c->max_connections, sizeof *server->buffers);
     return server_reserve_bodies(server) && server->index && server->users && server->logs &&
-           server->conns && server->watched && server->buffers;
+           server->conns && server->watched && server->beats && server->buffers;
 }
 
 /* Random bytes: the hash key, the first epoch, the spread of retries, the keys of the page's
@@ -7077,6 +7238,7 @@ void sse_destroy(struct sse_server *server)
     free(server->buffers);
     free(server->conns);
     free(server->watched);
+    free(server->beats);
     free(server->logs);
     free(server->users);
     free(server->index);

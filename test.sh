@@ -2452,12 +2452,13 @@ else
     is 'having logged it' 1 "$(grep -c '^out of threads: accepting goes on more slowly$' "$tmp/threadless.err")"
     end threadless
     is 'and stops in order' 0 "$(ended threadless)"
-    if over_https; then
-        preloaded same-thread FAULT_THREADS=2-2
-        is 'without a second thread the first goes on after the handshake' "200 yes" "$(status /health) $(test -e "$tmp/same-thread.hit" && echo yes)"
-        end same-thread
-        ended same-thread >/dev/null
-    fi
+    preloaded same-thread FAULT_THREADS=2-2
+    open stays alice
+    eventually 'a stream at rest asks for a thread of its own' test -e "$tmp/same-thread.hit"
+    get /sse/disconnect/alice >/dev/null
+    eventually 'and without one goes on where it is' saw stays 'event: disconnected'
+    end same-thread
+    is 'to its end' 0 "$(ended same-thread)"
     if over_https; then
         launch faults env "TMPDIR=$tmp" "$TOOLS/faults" "$PRELOAD" "$tmp/first.pem" "$tmp/first-key.pem" "$tmp/secret" \
             "$(token "{\"sub\":\"alice\",\"exp\":$later,\"scope\":\"sse:publish\"}")" "${FAULT_STEP:-97}" "$BARE" -q

@@ -250,6 +250,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     pthread_mutex_unlock(&server->conns_lock);
     require(c && pthread_create(&thread, NULL, client_run, &client) == 0);
     worker_serve(&(struct worker){.conn = c});
+    pthread_mutex_lock(&server->conns_lock);
+    conn_release_locked(c);
+    pthread_mutex_unlock(&server->conns_lock);
     pthread_join(thread, NULL);
 
     /* Of an answer only the start may have come, where the client had gone. */

@@ -855,6 +855,17 @@ static void peer_close(struct peer *p)
     heap_free(&p->got);
 }
 
+/* What the stream's thread does. True if the client is there to see the end. */
+static bool peer_run(struct peer *p)
+{
+    char farewell[SSE_USER_BYTES + 64];
+    struct stream_course course = {.farewell = text_over(farewell, sizeof farewell)};
+    enum stream_end end;
+    while ((end = stream_run(p->server, &p->stream, &course)) == STREAM_SETTLED)
+        ; /* here no other thread goes on with it */
+    return end == STREAM_ENDED;
+}
+
 /* Reads at most `most` bytes of what is there. */
 static size_t peer_read(struct peer *p, size_t most)
 {
@@ -1135,11 +1146,16 @@ static void walk_turn(struct walk *w, int i)
     struct stream *s = &w->peers[i].stream;
     bool beat = store_below(4) == 0;
 
-    pthread_mutex_lock(&s->user->lock);
-    w->course[i].beat_ms = beat ? now_ms() : INT64_MAX;
+    int64_t now = now_ms();
+
+    for (int k = 0; k < WALK_PEERS; k++)
+        w->peers[k].stream.beat_ms = beat && k == i ? now : INT64_MAX;
     check(peer_taken(&w->peers[i]) <= w->expected[i].len);
-    if (beat && peer_taken(&w->peers[i]) == w->expected[i].len)
+    if (beat && s->linked && peer_taken(&w->peers[i]) == w->expected[i].len)
         heap_string(&w->expected[i], STORE_BEAT); /* none in the middle of a frame */
+    user_beat(w->server, s->user, now);
+    check(!beat || !s->linked || s->beat_ms == now + 1000 * (int64_t)w->server->config.heartbeat_s);
+    pthread_mutex_lock(&s->user->lock);
     check(stream_turn_locked(w->server, s, &w->course[i]) == !s->gone);
     pthread_mutex_unlock(&s->user->lock);
 }
@@ -1291,7 +1307,7 @@ static void test_disconnect(void)
     heap_numbers(&expected, peers[0].user->epoch, 1, 1);
     heap_string(&expected, "event: disconnected\ndata: User 'alice' disconnected\n\n");
     for (int i = 0; i < 2; i++) {
-        check(stream_run(server, &peers[i].stream)); /* the thread's part: it says goodbye */
+        check(peer_run(&peers[i])); /* the thread's part: it says goodbye */
         check(peer_got(&peers[i], &expected));
         peer_close(&peers[i]);
     }
@@ -1317,7 +1333,7 @@ static void test_disconnect_then_many_messages(void)
     heap_string(&expected, "event: disconnected\ndata: User 'alice' disconnected\n\n");
     check(sse_disconnect(server, "alice", 0) == SSE_OK);
     send_numbers(server, "alice", 2, 4); /* before the stream's thread has run */
-    check(stream_run(server, &p.stream));
+    check(peer_run(&p));
     check(peer_got(&p, &expected));
     heap_free(&expected);
     peer_close(&p);
@@ -1327,7 +1343,7 @@ static void test_disconnect_then_many_messages(void)
 static void *run_stream(void *arg)
 {
     struct peer *p = arg;
-    return stream_run(p->server, &p->stream) ? p : NULL;
+    return peer_run(p) ? p : NULL;
 }
 
 /* Reads until `len` bytes have come, for at most some seconds. */
