@@ -441,24 +441,25 @@ enum {
     SSE_PROGRAM_BYTES = 2097152, /* the program itself, in the memory line */
     SSE_STACK_BYTES_MIN = 16384, /* of a connection's thread: deepest use is 10 KiB, with TLS 13 */
 
-    SSE_IDLE_MS = 60000,       /* an idle persistent connection is closed */
-    SSE_FRESH_MS = 1000,       /* a new connection counts as idle only after this */
-    SSE_HEAD_MS = 10000,       /* first byte to end of head */
-    SSE_BODY_MS = 30000,       /* end of head to end of body */
-    SSE_HANDSHAKE_MS = 10000,  /* a TLS handshake, from the accept on */
-    SSE_ANSWER_MS = 30000,     /* an answer that nobody takes is abandoned */
-    SSE_LOOK_MS = 300,         /* between looks for streams whose client has closed */
-    SSE_LOOK_SLOTS = 128,      /* that it looks at together */
-    SSE_LOOKS_PER_MS = 250,    /* while connections come, sooner: so many streams each ms */
-    SSE_CLOCK_LOOK_MS = 60000, /* between looks whether a stream's token has expired */
-    SSE_SETTLE_MS = 1000,      /* a stream so long at rest moves to a thread of its own */
-    SSE_SPARE_MS = 500,        /* a thread that waits for a connection may go after that */
-    SSE_FAREWELL_MS = 2000,    /* a stream's farewell that nobody takes is abandoned */
-    SSE_LINGER_MS = 1000,      /* wait for the client's own close after ours */
-    SSE_STOP_MS = 4800,        /* requests under way get this long to finish */
-    SSE_STOP_MORE_MS = 100,    /* and once cut off, this long to notice */
-    SSE_ACCEPTS = 16,          /* connections taken in one turn of the accept loop */
-    SSE_ACCEPT_PAUSE_MS = 100, /* after running out of descriptors, threads or memory */
+    SSE_IDLE_MS = 60000,         /* an idle persistent connection is closed */
+    SSE_FRESH_MS = 1000,         /* a new connection counts as idle only after this */
+    SSE_HEAD_MS = 10000,         /* first byte to end of head */
+    SSE_BODY_MS = 30000,         /* end of head to end of body */
+    SSE_HANDSHAKE_MS = 10000,    /* a TLS handshake, from the accept on */
+    SSE_ANSWER_MS = 30000,       /* an answer that nobody takes is abandoned */
+    SSE_LOOK_MS = 300,           /* between looks for streams whose client has closed */
+    SSE_LOOK_SLOTS = 128,        /* that it looks at together */
+    SSE_LOOKS_PER_MS = 250,      /* while connections come, sooner: so many streams each ms */
+    SSE_CLOCK_LOOK_MS = 60000,   /* between looks whether a stream's token has expired */
+    SSE_SETTLE_MS = 1000,        /* a stream so long at rest moves to a thread of its own, */
+    SSE_SETTLE_SPREAD_MS = 4096, /* or up to so much later: not all at once */
+    SSE_SPARE_MS = 500,          /* a thread that waits for a connection may go after that */
+    SSE_FAREWELL_MS = 2000,      /* a stream's farewell that nobody takes is abandoned */
+    SSE_LINGER_MS = 1000,        /* wait for the client's own close after ours */
+    SSE_STOP_MS = 4800,          /* requests under way get this long to finish */
+    SSE_STOP_MORE_MS = 100,      /* and once cut off, this long to notice */
+    SSE_ACCEPTS = 16,            /* connections taken in one turn of the accept loop */
+    SSE_ACCEPT_PAUSE_MS = 100,   /* after running out of descriptors, threads or memory */
     SSE_RETRY_AFTER_S = 5
 };
 
@@ -1642,6 +1643,18 @@ static void transport_prepare(int fd)
     int on = 1;
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof idle);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
+/* What a listener is set to besides: where the platform can, a connection is handed over only when
+ * its client has said something, or after a second. No thread is woken to wait for a request that
+ * is still on its way. */
+static void transport_prepare_listener(int fd)
+{
+    transport_prepare(fd);
+#ifdef TCP_DEFER_ACCEPT
+    int patience_s = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &patience_s, sizeof patience_s);
+#endif
 }
 
 /* A new connection, or -1. Programs that the one around us may start do not inherit it. */
@@ -3403,7 +3416,8 @@ static void stream_farewell(struct sse_server *server, const struct stream *s, s
 
 /* What the thread of a stream knows about its course. */
 struct stream_course {
-    int64_t settle_ms;  /* when it may move to another thread; 0 if this one has written nothing */
+    int64_t settle_ms; /* when it may move to another thread; 0 if this one has written nothing */
+    int64_t settle_after_ms; /* how long it must have been at rest for that */
     int64_t give_up_ms; /* when a farewell that nobody takes is abandoned; 0 before it is due */
     struct text farewell;
 };
@@ -3465,7 +3479,7 @@ static bool stream_turn_locked(struct sse_server *server, struct stream *s,
     if (s->bye == STAY && stream_has_expired(s))
         stream_dismiss_locked(server, s, BYE_EXPIRED);
     if (stream_flush_locked(server, s))
-        course->settle_ms = now + SSE_SETTLE_MS;
+        course->settle_ms = now + course->settle_after_ms;
     if (s->bye == STAY || s->gone)
         return !s->gone;
     if (course->give_up_ms == 0)
@@ -3579,7 +3593,7 @@ static enum stream_end stream_run(struct sse_server *server, struct stream *s,
     if (!settled)
         stream_end_locked(server, s);
     else
-        course->settle_ms = now_ms() + SSE_SETTLE_MS; /* in case that nobody else can */
+        course->settle_ms = now_ms() + course->settle_after_ms; /* in case that nobody else can */
     client_there = client_there && !s->gone;
     pthread_mutex_unlock(&s->user->lock);
     return settled ? STREAM_SETTLED : client_there ? STREAM_ENDED : STREAM_CLOSED;
@@ -6173,8 +6187,10 @@ static bool conn_start(struct conn *c);
  * done nothing yet, if there is one to be had. */
 static bool conn_stream(struct conn *c, struct worker *self)
 {
+    int64_t after = SSE_SETTLE_MS + (c - c->server->conns) % SSE_SETTLE_SPREAD_MS;
     char farewell[SSE_USER_BYTES + 64];
-    struct stream_course course = {.settle_ms = self->is_used ? now_ms() + SSE_SETTLE_MS : 0,
+    struct stream_course course = {.settle_ms = self->is_used ? now_ms() + after : 0,
+                                   .settle_after_ms = after,
                                    .farewell = text_over(farewell, sizeof farewell)};
     struct user *user = c->stream.user;
     enum stream_end end;
@@ -7155,7 +7171,7 @@ static int server_listen(struct sse_server *server)
                  fcntl(fd, F_SETFL, O_NONBLOCK) == 0 &&
                  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0;
     if (ready)
-        transport_prepare(fd);
+        transport_prepare_listener(fd);
     bool heard = ready && bind(fd, address->ai_addr, address->ai_addrlen) == 0 &&
                  listen(fd, SOMAXCONN) == 0 &&
                  getsockname(fd, (struct sockaddr *)(void *)&bound, &bound_len) == 0;

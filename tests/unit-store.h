@@ -859,7 +859,8 @@ static void peer_close(struct peer *p)
 static bool peer_run(struct peer *p)
 {
     char farewell[SSE_USER_BYTES + 64];
-    struct stream_course course = {.farewell = text_over(farewell, sizeof farewell)};
+    struct stream_course course = {.settle_after_ms = 1,
+                                   .farewell = text_over(farewell, sizeof farewell)};
     enum stream_end end;
     while ((end = stream_run(p->server, &p->stream, &course)) == STREAM_SETTLED)
         ; /* here no other thread goes on with it */
