@@ -448,7 +448,7 @@ enum {
     SSE_HANDSHAKE_MS = 10000,    /* a TLS handshake, from the accept on */
     SSE_ANSWER_MS = 30000,       /* an answer that nobody takes is abandoned */
     SSE_LOOK_MS = 300,           /* between looks for streams whose client has closed */
-    SSE_LOOK_SLOTS = 128,        /* that it looks at together */
+    SSE_LOOK_SLOTS = 32,         /* that it looks at together */
     SSE_LOOKS_PER_MS = 250,      /* while connections come, sooner: so many streams each ms */
     SSE_CLOCK_LOOK_MS = 60000,   /* between looks whether a stream's token has expired */
     SSE_SETTLE_MS = 1000,        /* a stream so long at rest moves to a thread of its own, */
@@ -6787,6 +6787,8 @@ static void acceptor_beat(struct sse_server *server, const struct look *look, un
         user->round = round;
         user_unpin(user);
     }
+    if (look->due_count > 0)
+        sched_yield(); /* messages may be waiting for the processor */
 }
 
 /* Wakes the threads of streams whose clients have closed or said something: one that has nothing to
