@@ -458,6 +458,7 @@ enum {
     SSE_LINGER_MS = 1000,        /* wait for the client's own close after ours */
     SSE_STOP_MS = 4800,          /* requests under way get this long to finish */
     SSE_STOP_MORE_MS = 100,      /* and once cut off, this long to notice */
+    SSE_BACKLOG = 65535,         /* connections that may wait for that, if the system allows */
     SSE_ACCEPTS = 16,            /* connections taken in one turn of the accept loop */
     SSE_ACCEPT_PAUSE_MS = 100,   /* after running out of descriptors, threads or memory */
     SSE_RETRY_AFTER_S = 5
@@ -7175,7 +7176,7 @@ static int server_listen(struct sse_server *server)
     if (ready)
         transport_prepare_listener(fd);
     bool heard = ready && bind(fd, address->ai_addr, address->ai_addrlen) == 0 &&
-                 listen(fd, SOMAXCONN) == 0 &&
+                 listen(fd, SSE_BACKLOG) == 0 &&
                  getsockname(fd, (struct sockaddr *)(void *)&bound, &bound_len) == 0;
     freeaddrinfo(address);
     if (!heard)
