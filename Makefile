@@ -3,14 +3,17 @@
 #   make             builds ./sse
 #   make run         builds it and serves on http://127.0.0.1:8080 (ARGS='...' adds options)
 #   make test        builds it, and with OpenSSL as well if that is here, and runs test.sh; needs curl
-#   make bench       measures streams, memory, publishing and stopping
+#   make bench       measures deliveries, delay, connects and idle streams, in two minutes
+#   make bench-peers the same beside nginx with nchan, libmicrohttpd, Node and a bare skeleton, in
+#                    half an hour; needs nginx, libnginx-mod-nchan, libmicrohttpd-dev and nodejs
 #   make static      a small static program, build/sse-static; needs musl-gcc (musl-tools)
 #   make install     ./sse as it was built last, its page sse(1), and sse.service for systemd
 #   make uninstall   removes these three
 #   make clean       removes what was built
 #
 # With TLS=1 the program can speak HTTPS and check tokens; that takes OpenSSL 3 (libssl-dev). Then
-# make run serves on https://localhost:8443, with a certificate that it makes for itself.
+# make run serves on https://localhost:8443, with a certificate that it makes for itself, and what is
+# measured goes over HTTPS.
 #
 # The usual variables can be set: CC, CFLAGS, LDFLAGS, LDLIBS; PREFIX, MANDIR, UNITDIR, DESTDIR. For
 # instance
@@ -48,10 +51,27 @@ SERVE = --port 8443 --cert $(BUILD)/localhost.pem --key $(BUILD)/localhost-key.p
 CERTIFICATE = $(BUILD)/localhost.pem
 endif
 
-TESTERS = $(addprefix $(BUILD)/, sse unit raw bench embed faults)
+TESTERS = $(addprefix $(BUILD)/, sse unit raw bench embed faults peers/skeleton)
 HTTPS_TESTERS = $(addprefix $(BUILD)/tls/, sse unit raw bench embed faults)
 
-.PHONY: all run test bench static install uninstall clean FORCE
+# What is measured; the variables are bench's to set.
+SIZED = -q -p $$PORT --max-connections $$CONNECTIONS --max-users $$CONNECTIONS --max-streams $$CONNECTIONS
+ifdef TLS
+BENCH = $(BUILD)/tls/bench --tls $(BUILD)/localhost.pem $(BUILD)/localhost-key.pem
+BENCHED = 'sse=$(BUILD)/tls/sse $(SIZED) --cert $$CERT --key $$KEY'
+PEERS = nchan=tests/peers/nchan 'node=node tests/peers/node.mjs'
+BENCH_NEEDS = $(BUILD)/tls/sse $(BUILD)/tls/bench $(BUILD)/localhost.pem
+else
+BENCH = $(BUILD)/bench
+BENCHED = 'sse=$(BUILD)/sse $(SIZED)'
+PEERS = nchan=tests/peers/nchan microhttpd=$(BUILD)/peers/microhttpd \
+    'node=node tests/peers/node.mjs' skeleton=$(BUILD)/peers/skeleton \
+    'batching=env BATCH=1 $(BUILD)/peers/skeleton'
+BENCH_NEEDS = $(BUILD)/sse $(BUILD)/bench
+PEERS_NEED = $(BUILD)/peers/skeleton $(BUILD)/peers/microhttpd
+endif
+
+.PHONY: all run test bench bench-peers static install uninstall clean FORCE
 
 all: sse
 
@@ -68,8 +88,11 @@ test: $(TESTERS)
 	$(MAKE) $(BUILD)/preload.so
 	BUILD=$(BUILD) ./test.sh
 
-bench: $(BUILD)/sse $(BUILD)/bench
-	$(BUILD)/bench $(BUILD)/sse
+bench: $(BENCH_NEEDS)
+	$(BENCH) --short $(ARGS) $(BENCHED)
+
+bench-peers: $(BENCH_NEEDS) $(PEERS_NEED)
+	$(BENCH) --turns 3 $(ARGS) $(BENCHED) $(PEERS)
 
 # How things were compiled last time: if that changes, they are built anew.
 $(BUILD)/how: HOW = $(COMPILE) $(LINK)
@@ -89,6 +112,10 @@ $(BUILD)/sse: sse.c $(BUILD)/how
 
 $(BUILD)/tls/sse: sse.c $(BUILD)/how
 	$(COMPILE) $(WITH_OPENSSL) -o $@ sse.c $(LINK) $(OPENSSL_LIBS)
+
+$(BUILD)/peers/%: tests/peers/%.c $(BUILD)/how
+	@mkdir -p $(@D)
+	$(COMPILE) -o $@ $< $(LINK) $(if $(findstring microhttpd,$@),-lmicrohttpd)
 
 $(BUILD)/preload.so: tests/preload.c $(BUILD)/how
 	$(COMPILE) -shared -fPIC -o $@ $< -ldl

@@ -2666,6 +2666,29 @@ elif have "${CC%% *}" 'a host that is compiled apart'; then
     esac
 fi
 
+section 'What measures'
+measures() { # NAME=COMMAND: a second of it; prints what was said of it
+    TMPDIR=$tmp "$TOOLS/bench" --turns 1 --seconds 1 --workload spread-4x16 "$1" 2>&1
+}
+catches() { # FAULT WHAT IS SAID
+    is "it catches a server that does this: $1" 1 "$(FAULT=$1 measures "skeleton=$TOOLS/peers/skeleton" >"$tmp/caught"; echo $?)"
+    has "and says so" "$2" "$(tr '\n' ' ' <"$tmp/caught")"
+}
+if [ -n "$SANITIZED" ]; then
+    skip 'the load generator finds faults' 'what it is tried on is no good for sanitizers'
+elif ! over_https; then
+    is 'a server without faults passes' 1 "$(measures "skeleton=$TOOLS/peers/skeleton" | grep -c '^| spread-4x16 | skeleton | *[0-9,]* |')"
+    is 'and so does this one' 1 \
+        "$(measures "sse=$SSE -q -p \$PORT --max-connections \$CONNECTIONS --max-users \$CONNECTIONS" | grep -c '^| spread-4x16 | sse ')"
+    catches lose ' a message is wrong (lost before it'
+    catches twice ' a message is wrong (twice'
+    catches swap ' a message is wrong (lost before it, or out of order)'
+    catches alter ' a message is wrong (altered)'
+    catches wrong ' a message is wrong (on the wrong stream)'
+    catches refuse ' was answered: HTTP/1.1 500 '
+    catches close ': the server has closed stream '
+fi
+
 section 'Installed'
 in_dest() { (cd "$DEST" && find . -type f | sort | tr '\n' ' '); }
 remade() { made "$@" >"$tmp/remade" 2>&1; echo $?; } # MAKE-ARGUMENTS...

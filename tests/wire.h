@@ -19,7 +19,7 @@ static const char *cert, *key; /* NULL for plain HTTP */
 
 static SSL *wires[WIRES]; /* by descriptor */
 
-static void secure(int fd)
+static SSL_CTX *wire_context(void)
 {
     static _Atomic(SSL_CTX *) context;
     SSL_CTX *mine = atomic_load(&context), *none = NULL;
@@ -28,13 +28,38 @@ static void secure(int fd)
         if (!atomic_compare_exchange_strong(&context, &none, mine))
             mine = none;
     }
-    if (fd >= WIRES || !(wires[fd] = SSL_new(mine)) || SSL_set_fd(wires[fd], fd) != 1 ||
-        SSL_connect(wires[fd]) != 1)
-        fail("the handshake failed");
-    SSL_set_mode(wires[fd], SSL_MODE_RELEASE_BUFFERS);
+    return mine;
 }
 
-/* As recv(); on a wire a record that has begun is waited for. */
+/* What OpenSSL says of a call that got n, as recv() and send() would. */
+static ssize_t wire_result(int fd, int n)
+{
+    int why = n > 0 ? SSL_ERROR_NONE : SSL_get_error(wires[fd], n);
+    if (why == SSL_ERROR_NONE || why == SSL_ERROR_ZERO_RETURN)
+        return n > 0 ? n : 0;
+    if (why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE)
+        errno = EAGAIN;
+    else if (n < 0)
+        errno = ECONNRESET;
+    return -1;
+}
+
+/* Begins the handshake, or goes on with it. False: a socket that does not block has to become
+ * readable first. */
+static bool shake_hands(int fd)
+{
+    if (fd >= WIRES ||
+        (!wires[fd] && (!(wires[fd] = SSL_new(wire_context())) || SSL_set_fd(wires[fd], fd) != 1)))
+        fail("no memory for a handshake");
+    int n = SSL_connect(wires[fd]);
+    if (n != 1 && (wire_result(fd, n) == 0 || errno != EAGAIN))
+        fail("the handshake failed");
+    SSL_set_mode(wires[fd], SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
+                                SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    return n == 1;
+}
+
+/* As recv(); on a wire whose socket blocks a record that has begun is waited for. */
 static ssize_t get(int fd, char *to, size_t len, int flags)
 {
     struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -44,16 +69,14 @@ static ssize_t get(int fd, char *to, size_t len, int flags)
         errno = EAGAIN;
         return -1;
     }
-    int n = SSL_read(wires[fd], to, (int)len);
-    if (n <= 0 && SSL_get_error(wires[fd], n) == SSL_ERROR_ZERO_RETURN)
-        return 0;
-    errno = n < 0 ? ECONNRESET : errno;
-    return n > 0 ? n : -1;
+    return wire_result(fd, SSL_read(wires[fd], to, (int)len));
 }
 
 static ssize_t put(int fd, const char *bytes, size_t len)
 {
-    return cert ? SSL_write(wires[fd], bytes, (int)len) : send(fd, bytes, len, MSG_NOSIGNAL);
+    if (!cert)
+        return send(fd, bytes, len, MSG_NOSIGNAL);
+    return wire_result(fd, SSL_write(wires[fd], bytes, (int)len));
 }
 
 static bool is_pending(int fd)
@@ -63,14 +86,16 @@ static bool is_pending(int fd)
 
 static void hang_up(int fd)
 {
-    if (cert)
+    if (cert) {
         SSL_free(wires[fd]);
+        wires[fd] = NULL;
+    }
     close(fd);
 }
 
 #else
 
-static void secure(int fd)
+static bool shake_hands(int fd)
 {
     (void)fd;
     fail("this build has no OpenSSL");
@@ -98,3 +123,10 @@ static void hang_up(int fd)
 }
 
 #endif
+
+/* The whole handshake, on a socket that blocks. */
+static void secure(int fd)
+{
+    if (!shake_hands(fd))
+        fail("the handshake failed");
+}
