@@ -5,7 +5,7 @@
 #   make test        builds it, and with OpenSSL as well if that is here, and runs test.sh; needs curl
 #   make bench       measures deliveries, delay, connects and idle streams, in two minutes
 #   make bench-peers the same beside nginx with nchan, libmicrohttpd, Node and a bare skeleton, in
-#                    half an hour; needs nginx, libnginx-mod-nchan, libmicrohttpd-dev and nodejs
+#                    a quarter of an hour; needs nginx, libnginx-mod-nchan, libmicrohttpd-dev and nodejs
 #   make static      a small static program, build/sse-static; needs musl-gcc (musl-tools)
 #   make install     ./sse as it was built last, its page sse(1), and sse.service for systemd
 #   make uninstall   removes these three
@@ -92,7 +92,7 @@ bench: $(BENCH_NEEDS)
 	$(BENCH) --short $(ARGS) $(BENCHED)
 
 bench-peers: $(BENCH_NEEDS) $(PEERS_NEED)
-	$(BENCH) --turns 3 $(ARGS) $(BENCHED) $(PEERS)
+	$(BENCH) --short $(ARGS) $(BENCHED) $(PEERS)
 
 # How things were compiled last time: if that changes, they are built anew.
 $(BUILD)/how: HOW = $(COMPILE) $(LINK)

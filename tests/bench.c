@@ -89,8 +89,8 @@ enum {
     CLIENTS = 64, /* at a time in `connects`, and while streams are opened */
     MISSED = 3,   /* messages in `recovery` */
     IDLE_S = 10,
-    SETTLE_S = 7, /* until streams that were opened together are at rest: before `idle`, */
-    REST_S = 3,   /* and before what is sent at an even pace */
+    SETTLE_S = 7,   /* until streams that were opened together are at rest: before `idle`, */
+    REST_MS = 2500, /* and before what is sent at an even pace */
     WARM_UP_MS = 250,
     QUIET_MS = 100, /* at the end of each run, in which nothing may come */
     PATIENCE_S = 30,
@@ -1391,7 +1391,7 @@ static void run_flow(struct run *r, double seconds, double *f)
 {
     streams_open(r);
     if (r->workload->rate)
-        go_on(r, REST_S * SECOND);
+        go_on(r, REST_MS * MS);
     else if (r->workload->shape != CONNECTS)
         go_on(r, QUIET_MS * MS);
     find_processes(r);
@@ -1703,13 +1703,22 @@ static unsigned turns_of(const struct options *o, const struct workload *w)
 }
 
 /* Is it named, or begins as one that is named? */
+/* Is there a workload of just this name? */
+static bool is_whole_name(const char *at, size_t n)
+{
+    for (unsigned i = 0; i < WORKLOADS; i++)
+        if (strlen(workloads[i].name) == n && memcmp(workloads[i].name, at, n) == 0)
+            return true;
+    return false;
+}
+
 static bool is_wanted(const struct options *o, const struct workload *w)
 {
     if (!o->only)
         return true;
     for (const char *at = o->only; *at; at += strcspn(at, ","), at += *at == ',') {
         size_t n = strcspn(at, ",");
-        if (n > 0 && strncmp(w->name, at, n) == 0)
+        if (n > 0 && strncmp(w->name, at, n) == 0 && (!w->name[n] || !is_whole_name(at, n)))
             return true;
     }
     return false;
