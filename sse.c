@@ -5947,9 +5947,11 @@ int sse_route(struct sse_server *server, const char *methods, const char *path,
 
 /* ==== Connections ===============================================================================
  *
- * A connection's thread serves request after request until one of both sides has had enough. When
- * all slots are taken, the connection that has been idle longest makes room: the accept loop takes
- * its thread over for the new one. */
+ * A connection's thread serves request after request until one of both sides has had enough, and
+ * then waits for another connection. When all slots are taken, the connection that has been idle
+ * longest makes room: the accept loop takes its thread over for the new one. Invariant: a thread
+ * serves a connection, or is on a list of those that wait, or is on its way between, and is counted
+ * until it touches the server no more. */
 
 /* After a rush, gives whole pages of this area back to the system. They will read as zeros. */
 static void memory_release(void *at, size_t len)
@@ -6008,8 +6010,11 @@ static void conn_watch(struct conn *c)
     ptrdiff_t slot = c - server->conns;
 
     atomic_store(&c->bell.heard, false);
+    pthread_mutex_lock(&c->stream.user->lock);
+    int64_t beat_ms = c->stream.beat_ms;
+    pthread_mutex_unlock(&c->stream.user->lock);
     pthread_mutex_lock(&server->conns_lock);
-    server->beats[slot] = c->stream.beat_ms;
+    server->beats[slot] = beat_ms;
     server->watched[slot] =
         (struct pollfd){.fd = c->transport.fd, .events = POLLIN | transport_end_event()};
     pthread_mutex_unlock(&server->conns_lock);
