@@ -37,8 +37,9 @@
  * serves request after request, or sleeps for as long as it is a stream: on its bell while it has
  * kept up, in poll() while its socket is full. What would wake all of those threads every few
  * seconds the accept loop does for them: it writes the keep-alives, and looks which clients have
- * closed, a few times a second and more often while connections come. So a stream at rest costs no
- * processor time and no descriptor but its socket; and since a thread that has served a request
+ * closed, a few times a second and more often while connections come. So a stream at rest takes no
+ * time of its thread's (but for a look a minute where its token can expire) and no descriptor but
+ * its socket; and since a thread that has served a request
  * holds more memory than one that has not, the stream moves to one of those (conn_stream()).
  *
  * A thread whose connection has ended waits for another, since starting one takes longer than all
@@ -47,18 +48,19 @@
  *     table   rwlock   which slot holds which user; held for look-ups only, never across I/O
  *     user    mutex    one user's log and streams, and the writes to those streams
  *     away    mutex    the order in which Disconnected users left
- *     conns   mutex    connection slots, buffers, bodies, the end of waiting
+ *     conns   mutex    connection slots, threads that wait, what the accept loop watches, buffers,
+ *                      bodies, the end of waiting
  *
  * Lock order: table, then user, then away. `conns` is never held together with another. Each field
  * below carries a tag that says what guards it:
  *
  *     [I] immutable once its owner is set up     [T] table lock      [U] its user's mutex
- *     [A] away mutex    [C] conns mutex    [o] its own thread only    [a] atomic
+ *     [A] away mutex    [C] conns mutex    [o] its thread only         [a] atomic
  *
  * A user found in the table is pinned by a count, and a pinned user is never evicted. A stream
- * lives on its thread's stack; it is linked into its user and unlinked again under the user's
- * mutex, before the thread goes on, so no sender can hold a stale pointer. The accept loop knows
- * its connection alone, and the bell there, which lasts.
+ * lives in its connection's slot; whichever thread serves it links it into its user, and unlinks it
+ * again under the user's mutex before the slot is free, so no sender can hold a stale pointer. The
+ * accept loop knows of it no more than its user, while it is watched, and its bell, which lasts.
  *
  * MEMORY
  *
@@ -130,7 +132,7 @@
  *     Routes ................ one table of them, and those of an embedder
  *     Connections ........... slots, threads, idle ones that make room
  *     Options ............... one table of them
- *     Accept loop ........... accepts, refuses, notices who has gone
+ *     Accept loop ........... accepts, refuses, writes keep-alives, notices who has gone
  *     Server ................ create, run, stop, destroy
  *     Program ............... command line, signals, main
  */
@@ -324,7 +326,8 @@ int sse_pause(struct sse_server *server, unsigned ms);
 /* Adds a route before sse_run() is called: `methods` is "GET", "POST" or "GET|POST", `path` an
  * absolute path or one that ends in "/{userId}". For each request the handler gets the exchange,
  * writes its answer with the functions below and returns the HTTP status, 200 to 599. It runs on
- * the connection's thread, for HEAD as for GET, and on many at once with the same `arg`. As on the
+ * the connection's thread, which serves other connections afterwards, for HEAD as for GET, and on
+ * many at once with the same `arg`. As on the
  * server's own routes, pages of foreign origins and a Host that is not this server's are refused;
  * where tokens are required, so is whoever has none for that access. The strings are borrowed.
  * SSE_EINVAL, also if the path is taken or one of the server's own routes would answer; a path
@@ -451,7 +454,7 @@ enum {
     SSE_LOOK_SLOTS = 32,         /* that it looks at together */
     SSE_LOOKS_PER_MS = 250,      /* while connections come, sooner: so many streams each ms */
     SSE_CLOCK_LOOK_MS = 60000,   /* between looks whether a stream's token has expired */
-    SSE_SETTLE_MS = 1000,        /* a stream so long at rest moves to a thread of its own, */
+    SSE_SETTLE_MS = 1000,        /* a stream so long at rest moves to a fresh thread, */
     SSE_SETTLE_SPREAD_MS = 4096, /* or up to so much later: not all at once */
     SSE_SPARE_MS = 500,          /* a thread that waits for a connection may go after that */
     SSE_FAREWELL_MS = 2000,      /* a stream's farewell that nobody takes is abandoned */
@@ -534,7 +537,7 @@ struct user {
     char name[SSE_USER_BYTES + 1]; /* [T] */
     uint8_t name_len;              /* [T] */
     uint64_t hash;                 /* [T] of the name, keyed */
-    atomic_uint pins;              /* [a] raised under the table lock */
+    atomic_uint pins;              /* [a] raised under the table lock, or by who knows of one */
     uint32_t away_prev, away_next; /* [A] neighbours in the away list, slot + 1; 0 is none */
     pthread_mutex_t lock;
     uint64_t epoch;  /* [U] first half of its ids; no two entries ever share one */
@@ -558,6 +561,7 @@ enum farewell { STAY, BYE_DISCONNECTED, BYE_STOPPING, BYE_EXPIRED };
 struct bell {
     pthread_cond_t rung; /* a sleeper holds its user's mutex */
     atomic_bool heard;   /* [a] the client has closed, or said something */
+    atomic_bool leaves;  /* [a] the stream was told to leave, which may take it a while */
 };
 
 /* A cursor into its user's log. Lives in its connection's slot. It stays linked while it is open;
@@ -579,7 +583,7 @@ struct stream {
     uint32_t written;            /* [U] bytes of it that are already out */
     uint64_t live;               /* [I] the first message that came after it was opened */
     uint64_t until;              /* [U] sequence number where it ends; UINT64_MAX while open */
-    int64_t expires_ms;          /* [o] its token does, in Unix time; 0 for never */
+    int64_t expires_ms;          /* [I] its token does, in Unix time; 0 for never */
     int64_t beat_ms;             /* [U] when its next keep-alive is due */
     struct slice own;            /* [U] its own bytes, due before the log's */
 };
@@ -608,9 +612,9 @@ struct conn {
 
 /* A thread that serves one connection after another. Lives on its own stack. */
 struct worker {
-    struct conn *conn;   /* [C] what it is to serve; NULL while it waits for that */
+    struct conn *conn;   /* [C] while it waits, and NULL then; else [o] what it serves */
     struct worker *next; /* [C] one that has waited for longer */
-    sem_t called;        /* it waits here; posted without a lock */
+    sem_t called;        /* it waits here; once this is posted, *worker may be gone */
     bool is_used;        /* [o] it has served requests: see conn_stream() */
 };
 
@@ -716,12 +720,12 @@ struct sse_server {
     uint32_t away_head, away_tail; /* [A] longest away first; slot + 1, 0 is none */
 
     pthread_mutex_t conns_lock;
-    pthread_cond_t conns_changed; /* the server begins to stop, or a connection ends then */
+    pthread_cond_t conns_changed; /* the server begins to stop, or a thread goes then */
     struct conn *conns;           /* [I] max_connections slots, likewise */
     uint32_t conns_free;          /* [C] slot + 1, 0 is none */
     uint32_t conns_made;          /* [C] slots ever used */
     uint32_t conns_open;          /* [C] */
-    uint32_t workers;             /* [C] threads that serve or wait, max_connections at most */
+    uint32_t workers;             /* [C] threads, max_connections + SSE_SPARE_THREADS at most */
     struct crew crews[2];         /* [C] CREW_FRESH and CREW_USED */
     struct pollfd *watched;  /* [I], what is in it [C]: each slot's socket while a stream, or -1 */
     int64_t *beats;          /* [I], what is in it [C]: when each one's keep-alive is due */
@@ -900,7 +904,7 @@ SSE_PRINTF(2, 3) static void text_print(struct text *t, const char *format, ...)
     va_end(args);
 }
 
-/* A number in that base, up to 16. What every message and every answer holds is written by hand:
+/* A number in base 10 or 16. What every message and every answer holds is written by hand:
  * printf() takes longer than all the rest of it. */
 static void text_digits(struct text *t, uint64_t number, unsigned base)
 {
@@ -3433,6 +3437,7 @@ static bool stream_has_expired(const struct stream *s)
 static void stream_dismiss_locked(struct sse_server *server, struct stream *s, enum farewell bye)
 {
     s->bye = bye;
+    atomic_store(&s->bell->leaves, true);
     s->until = s->user->log.next;
     stream_unlink_locked(server, s);
     stream_list_add(&s->user->leaving, s);
@@ -3447,8 +3452,9 @@ static int64_t beat_after(int64_t due_ms, int64_t now, int64_t interval)
 }
 
 /* Writes keep-alives to those of a pinned user's streams whose time has come; the accept loop calls
- * this. A peer that vanished just after one has acknowledged nothing for almost two intervals when
- * the second comes: so silence for one and three quarters means that it is gone. */
+ * this, up to SSE_LOOK_MS late. A peer that vanished just after one has acknowledged nothing for
+ * almost two intervals when the second comes, or 1.7 s at the least: so silence for one and a half
+ * means that it is gone. */
 static void user_beat(struct sse_server *server, struct user *user, int64_t now)
 {
     int64_t interval = (int64_t)server->config.heartbeat_s * 1000;
@@ -3463,7 +3469,7 @@ static void user_beat(struct sse_server *server, struct user *user, int64_t now)
             s->own = keep_alive_frame(&server->config);
             stream_flush_locked(server, s);
         }
-        if (!s->gone && transport_is_silent(s->transport, (unsigned)interval / 4 * 7))
+        if (!s->gone && transport_is_silent(s->transport, (unsigned)interval / 2 * 3))
             stream_lose_locked(server, s);
         else if (!s->gone && stream_has_expired(s)) /* that clock was set while its thread slept */
             stream_dismiss_locked(server, s, BYE_EXPIRED);
@@ -4823,6 +4829,8 @@ static int connect_open(struct sse_exchange *x, struct user *user)
     x->close = true;
     x->type = "text/event-stream";
     answer_head(x, 200, FRAMED_STREAM);
+    atomic_store(&c->bell.heard, false);
+    atomic_store(&c->bell.leaves, false);
     c->stream =
         (struct stream){.transport = &c->transport, .bell = &c->bell, .expires_ms = x->expires_ms};
     int code = stream_open(server, user, last, &c->out, &c->stream);
@@ -6009,7 +6017,6 @@ static void conn_watch(struct conn *c)
     struct sse_server *server = c->server;
     ptrdiff_t slot = c - server->conns;
 
-    atomic_store(&c->bell.heard, false);
     pthread_mutex_lock(&c->stream.user->lock);
     int64_t beat_ms = c->stream.beat_ms;
     pthread_mutex_unlock(&c->stream.user->lock);
@@ -6203,10 +6210,11 @@ static bool conn_stream(struct conn *c, struct worker *self)
 
     while ((end = stream_run(c->server, &c->stream, &course)) == STREAM_SETTLED) {
         conn_give_buffers(c);
+        self->is_used = true; /* else it would not have moved */
         if (conn_start(c))
             return false;
     }
-    self->is_used |= course.settle_ms != 0;
+    self->is_used |= course.settle_ms || course.farewell.len > 0 || c->transport.tls;
     conn_unwatch(c);
     user_unpin(user);
     conn_give_buffers(c);
@@ -6347,8 +6355,9 @@ static struct conn *conn_claim_locked(struct sse_server *server, int fd)
 }
 
 /* Takes the thread of a connection that has been idle since then: the connection ends, and the
- * thread goes on with `fd` (-1: ends). False if a request came first. One that comes at this very
- * moment is not begun; its client sees the close and may send it again (RFC 9112 section 9.5). */
+ * thread goes on with `fd` (-1: waits for another). False if a request came first. One that comes
+ * at this very moment is not begun; its client sees the close and may send it again (RFC 9112
+ * section 9.5). */
 static bool conn_take_thread_locked(struct conn *c, long long since, int fd)
 {
     if (!atomic_compare_exchange_strong(&c->idle_since_ms, &since, CONN_TAKEN))
@@ -6550,9 +6559,9 @@ static bool config_is_valid(struct sse_config *config)
 
 /* ==== Accept loop ===============================================================================
  *
- * It accepts, refuses what there is no room for, and looks which clients have closed. It never
- * waits for one of them. Whatever runs out, descriptors, threads or slots, slows accepting down and
- * is logged; it never ends the program. */
+ * It accepts, refuses what there is no room for, looks which clients have closed, and writes the
+ * keep-alives. It never waits for a client. Whatever runs out, descriptors, threads or slots, slows
+ * accepting down and is logged; it never ends the program. */
 
 /* A connection that is answered 503 without a thread, and kept until its client has closed, or for
  * a while. */
@@ -6572,7 +6581,8 @@ struct acceptor {
     int64_t looked_ms; /* when it last looked for clients that have closed */
     uint32_t looked;   /* at how many slots */
     unsigned round;    /* the number of that look */
-    bool has_callers;  /* somebody waits to be accepted */
+    bool has_callers;  /* somebody waits to be accepted, */
+    unsigned taken;    /* and so many were in this turn */
     int64_t tidy_ms;   /* and for what a rush has left behind */
     uint32_t most;     /* connections at once, since memory was last given back */
 };
@@ -6673,13 +6683,17 @@ static bool acceptor_admit(struct sse_server *server, struct acceptor *a, int fd
     return c || replaces;
 }
 
-/* Accepts one connection. False if there was none, or no room for it. */
+/* Accepts one connection. False if there was none, or no room for it. When one was taken before,
+ * there may be none: then an error is no news, since Linux finds no descriptor before it looks. */
 static bool acceptor_accept(struct sse_server *server, struct acceptor *a)
 {
     int fd = transport_accept(server->listener);
-    if (fd >= 0)
+    if (fd >= 0) {
+        a->taken++;
         return acceptor_admit(server, a, fd);
-    if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ECONNABORTED && errno != EINTR) {
+    }
+    if (a->taken == 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != ECONNABORTED &&
+        errno != EINTR) {
         acceptor_pause(server, a,
                        errno == EMFILE || errno == ENFILE
                            ? "out of descriptors: accepting goes on more slowly"
@@ -6713,8 +6727,8 @@ static void acceptor_sweep(struct acceptor *a, const struct pollfd *on)
     a->refused_first = next % SSE_REFUSED;
 }
 
-/* When a rush is over, threads that nobody has called for a while may go, and what libraries keep of
- * its memory goes back to the system. */
+/* When a rush is over, threads that nobody has called for a while may go, and what libraries keep
+ * of its memory goes back to the system. */
 static void acceptor_tidy(struct sse_server *server, struct acceptor *a)
 {
     int64_t now = now_ms();
@@ -6734,31 +6748,44 @@ static void acceptor_tidy(struct sse_server *server, struct acceptor *a)
     }
 }
 
-/* The client of the stream in this slot has closed. Its thread will end it, and may go on with the
- * next connection, if one is there: that spares waking another one. */
+/* Will the stream in this slot end as soon as its thread is woken? Its client has closed, and it
+ * has nothing more to say that might take its time. It is looked at once more, since it may be
+ * another stream by now. */
+static bool conn_ends_locked(struct conn *c)
+{
+    struct pollfd on = c->server->watched[c - c->server->conns];
+    on.events |= POLLOUT;
+    return c->next_fd < 0 && !atomic_load(&c->bell.leaves) && on.fd >= 0 && poll(&on, 1, 0) == 1 &&
+           on.revents & POLLOUT && on.revents & ~(POLLIN | POLLOUT);
+}
+
+/* The client of the stream in this slot seems to have closed. Its thread will end it, and may go on
+ * with the next connection, if one is there: that spares waking another one. */
 static void acceptor_hand_on(struct sse_server *server, struct acceptor *a, uint32_t slot)
 {
     struct conn *c = &server->conns[slot];
     int fd = a->has_callers ? transport_accept(server->listener) : -1;
 
-    a->has_callers = fd >= 0;
-    if (fd < 0)
-        return; /* if it was an error, acceptor_accept() meets it next */
+    if (fd <
+        0) { /* if it is an error, and no caller was taken before, acceptor_accept() meets it */
+        a->has_callers = a->has_callers && a->taken == 0;
+        return;
+    }
+    a->taken++;
     pthread_mutex_lock(&server->conns_lock);
-    struct pollfd on = server->watched[slot]; /* once more: it may be another stream by now */
-    bool ends = c->next_fd < 0 && on.fd >= 0 && poll(&on, 1, 0) == 1 && on.revents & ~POLLIN;
+    bool ends = conn_ends_locked(c);
     if (ends)
         c->next_fd = fd;
     pthread_mutex_unlock(&server->conns_lock);
     if (!ends)
-        acceptor_admit(server, a, fd);
+        a->has_callers = acceptor_admit(server, a, fd);
 }
 
-/* One stretch of slots in a look: what is watched there, and the users of those streams for which a
- * keep-alive is due, pinned. */
+/* One stretch of slots in a look: what is watched there, and for which of them a keep-alive is
+ * due. */
 struct look {
     struct pollfd on[SSE_LOOK_SLOTS];
-    struct user *due[SSE_LOOK_SLOTS];
+    uint32_t due[SSE_LOOK_SLOTS];
     uint32_t count, due_count;
 };
 
@@ -6775,22 +6802,39 @@ static void acceptor_copy(struct sse_server *server, struct look *look, uint32_t
         if (server->watched[i].fd < 0 || server->beats[i] > now)
             continue;
         server->beats[i] = beat_after(server->beats[i], now, interval);
-        struct user *user = server->conns[i].stream.user;
-        atomic_fetch_add(&user->pins, 1);
-        look->due[look->due_count++] = user;
+        look->due[look->due_count++] = i;
     }
     pthread_mutex_unlock(&server->conns_lock);
 }
 
-/* Keep-alives. A user is visited once in a round, for all of its streams. */
+/* The user of the stream in this slot, pinned, unless it was visited in this round before: once is
+ * enough for all of its streams. NULL then, or if there is no stream any more. */
+static struct user *acceptor_visit(struct sse_server *server, uint32_t slot, unsigned round)
+{
+    struct user *user = NULL;
+
+    pthread_mutex_lock(&server->conns_lock);
+    if (server->watched[slot].fd >= 0) /* so its thread has not unpinned it yet */
+        user = server->conns[slot].stream.user;
+    if (user && user->round == round)
+        user = NULL;
+    if (user)
+        atomic_fetch_add(&user->pins, 1);
+    pthread_mutex_unlock(&server->conns_lock);
+    if (user)
+        user->round = round;
+    return user;
+}
+
+/* Keep-alives. */
 static void acceptor_beat(struct sse_server *server, const struct look *look, unsigned round,
                           int64_t now)
 {
     for (uint32_t i = 0; i < look->due_count; i++) {
-        struct user *user = look->due[i];
-        if (user->round != round)
-            user_beat(server, user, now);
-        user->round = round;
+        struct user *user = acceptor_visit(server, look->due[i], round);
+        if (!user)
+            continue;
+        user_beat(server, user, now);
         user_unpin(user);
     }
     if (look->due_count > 0)
@@ -6925,9 +6969,10 @@ static bool acceptor_turn(struct sse_server *server, struct acceptor *a)
         server_reload(server);
     acceptor_sweep(a, on + 2);
     a->has_callers = on[1].revents != 0;
+    a->taken = 0;
     if (now_ms() - a->looked_ms >= (a->has_callers ? a->looked / SSE_LOOKS_PER_MS : SSE_LOOK_MS))
         acceptor_look(server, a);
-    for (int i = 0; a->has_callers && i < SSE_ACCEPTS; i++)
+    while (a->has_callers && a->taken < SSE_ACCEPTS)
         a->has_callers = acceptor_accept(server, a);
     return true;
 }

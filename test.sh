@@ -2353,6 +2353,14 @@ if [ -z "$PORT" ]; then
     ended scarce >/dev/null
 else
     is 'too low a limit of descriptors is told' 1 "$(grep -c '^warning: 1024 connections may need [0-9]* descriptors, and the limit is 24' "$tmp/scarce.err")"
+    if is_linux; then
+        hold last patience:1000 "crowd:$((23 - $(files))):GET /sse/connect/u HTTP/1.1\r\n"
+        eventually 'the last descriptor is taken' files_are 24
+        end last
+        ended last >/dev/null
+        eventually 'and given back' room
+        is 'and that was no shortage' 0 "$(grep -c 'accepting goes on' "$tmp/scarce.err")"
+    fi
     hold takers patience:1000 "crowd:40:GET /sse/connect/u HTTP/1.1\r\n"
     complained() { grep -q 'accepting goes on' "$tmp/scarce.err"; }
     eventually 'running out of descriptors is logged' complained

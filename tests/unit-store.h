@@ -2294,6 +2294,86 @@ static void test_bodies(void)
 /* ==== All at once ===============================================================================
  */
 
+/* A thread may go on with the next connection only where it ends its stream at once. */
+static void test_hand_on(void)
+{
+    struct sse_config config = store_config(4, 4, 1000);
+    struct sse_server *server = store_server(&config);
+    int fd[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, fd) != 0)
+        abort();
+    pthread_mutex_lock(&server->conns_lock);
+    struct conn *c = conn_claim_locked(server, fd[0]);
+    server->watched[0] = (struct pollfd){.fd = fd[0], .events = POLLIN | transport_end_event()};
+    check(c && !conn_ends_locked(c));
+    check(send(fd[1], "hello?", 6, MSG_NOSIGNAL) == 6 && !conn_ends_locked(c));
+    close(fd[1]);
+    check(conn_ends_locked(c));
+    atomic_store(&c->bell.leaves, true); /* its farewell may take a while */
+    check(!conn_ends_locked(c));
+    atomic_store(&c->bell.leaves, false);
+    c->next_fd = 0; /* somebody waits for it already */
+    check(!conn_ends_locked(c));
+    c->next_fd = -1;
+    server->watched[0].fd = -1; /* no stream any more */
+    check(!conn_ends_locked(c));
+    conn_release_locked(c);
+    pthread_mutex_unlock(&server->conns_lock);
+    close(fd[0]);
+    sse_destroy(server);
+}
+
+/* Which thread counts as used after it has served a stream: one that has written anything. */
+static bool moved_uses(struct sse_server *server, bool writes, bool says_goodbye)
+{
+    struct worker self = {.is_used = false};
+    struct user *user = user_find_or_add(server, slice_of("alice"));
+    char head[512], sink[1024];
+    struct text out = text_over(head, sizeof head);
+    int fd[2];
+
+    if (!user || socketpair(AF_UNIX, SOCK_STREAM, 0, fd) != 0)
+        abort();
+    pthread_mutex_lock(&server->conns_lock);
+    struct conn *c = conn_claim_locked(server, fd[0]);
+    pthread_mutex_unlock(&server->conns_lock);
+    c->stream = (struct stream){.transport = &c->transport, .bell = &c->bell};
+    check(stream_open(server, user, (struct slice){NULL, 0}, &out, &c->stream) == SSE_OK);
+    c->is_stream = c->is_ready = true;
+    conn_watch(c);
+    if (writes) { /* as if it had been behind */
+        pthread_mutex_lock(&user->lock);
+        check(log_append(&user->log, user->epoch, (struct slice){"", 0}, slice_of("x")));
+        pthread_mutex_unlock(&user->lock);
+    }
+    if (says_goodbye)
+        check(sse_disconnect(server, "alice", 0) == SSE_OK);
+    shutdown(fd[1], SHUT_WR);
+    atomic_store(&c->bell.heard, true);
+    check(conn_stream(c, &self) && !c->is_stream);
+    while (recv(fd[1], sink, sizeof sink, MSG_DONTWAIT) > 0)
+        ;
+    pthread_mutex_lock(&server->conns_lock);
+    conn_release_locked(c);
+    pthread_mutex_unlock(&server->conns_lock);
+    close(fd[0]);
+    close(fd[1]);
+    return self.is_used;
+}
+
+static void test_moved(void)
+{
+    struct sse_config config = store_config(4, 4, 1000);
+    struct sse_server *server = store_server(&config);
+
+    check(!moved_uses(server, false, false));
+    check(moved_uses(server, true, false));
+    check(moved_uses(server, false, true));
+    check(server->conns_open == 0);
+    sse_destroy(server);
+}
+
 struct crowd {
     struct sse_server *server;
     pthread_t thread;
@@ -2446,4 +2526,6 @@ static void test_crowd(void)
     RUN(test_run_twice)                                                                            \
     RUN(test_stop_before_run)                                                                      \
     RUN(test_bodies)                                                                               \
+    RUN(test_hand_on)                                                                              \
+    RUN(test_moved)                                                                                \
     RUN(test_crowd)
