@@ -12,9 +12,9 @@
  *
  * THE LIFE OF A MESSAGE
  *
- * 1. acceptor_accept() takes a connection and gives it a thread of its own, worker_run().
- *    Where HTTPS is spoken, conn_secure() shakes hands first; from then on the transport functions
- *    encrypt, and nothing else knows.
+ * 1. acceptor_accept() takes a connection and conn_start() gives it a thread, one that waits or a
+ *    new one: worker_serve(). Where HTTPS is spoken, conn_secure() shakes hands first; from then on
+ *    the transport functions encrypt, and nothing else knows.
  * 2. conn_read_head() reads; http_parse_head() turns the bytes into a struct http_request or a
  *    verdict; exchange_run() finds the route, checks who asks (origin_objection() for pages,
  *    exchange_authorize() where tokens are required), receives the body, calls the handler.
@@ -25,7 +25,7 @@
  *    cursor to the end of the log, never blocking, on the sender's own thread: a stream that had
  *    kept up has the message before the sender has its receipt, with no thread switch between.
  *    Messages that came together are written together: those of one pipeline (send_gathered(),
- *    conn_settle()), and those of senders that meet at one user (user_collect_locked()).
+ *    conn_settle()), and those of senders that meet at one user (user_send()).
  * 5. A stream whose socket is full stays behind with its cursor: its own thread waits for room and
  *    goes on from there. If the ring overwrites what it still needed, it is closed:
  *    the client reconnects with Last-Event-ID and is told by `event: gap` how many are gone. An
@@ -39,8 +39,8 @@
  * seconds the accept loop does for them: it writes the keep-alives, and looks which clients have
  * closed, a few times a second and more often while connections come. So a stream at rest takes no
  * time of its thread's (but for a look a minute where its token can expire) and no descriptor but
- * its socket; and since a thread that has served a request
- * holds more memory than one that has not, the stream moves to one of those (conn_stream()).
+ * its socket. And since a thread that has served a request holds more memory than a fresh one, the
+ * stream moves to one of those (conn_stream()).
  *
  * A thread whose connection has ended waits for another, since starting one takes longer than all
  * the rest of a short connection; those that nobody calls for half a second end.
