@@ -128,9 +128,13 @@ static int dial(const struct server *s)
 
 static void say(int fd, const char *text)
 {
-    size_t len = strlen(text);
-    if (put(fd, text, len) != (ssize_t)len)
-        fail("cannot send a request: %s", strerror(errno));
+    for (size_t left = strlen(text); left > 0;) { /* TLS takes a record at a time */
+        ssize_t n = put(fd, text, left);
+        if (n <= 0)
+            fail("cannot send a request: %s", strerror(errno));
+        text += n;
+        left -= (size_t)n;
+    }
 }
 
 /* Reads until `wanted` has come, whole lines only, and leaves all that came in `got`. A keep-alive may
