@@ -327,11 +327,11 @@ int sse_pause(struct sse_server *server, unsigned ms);
  * absolute path or one that ends in "/{userId}". For each request the handler gets the exchange,
  * writes its answer with the functions below and returns the HTTP status, 200 to 599. It runs on
  * the connection's thread, which serves other connections afterwards, for HEAD as for GET, and on
- * many at once with the same `arg`. As on the
- * server's own routes, pages of foreign origins and a Host that is not this server's are refused;
- * where tokens are required, so is whoever has none for that access. The strings are borrowed.
- * SSE_EINVAL, also if the path is taken or one of the server's own routes would answer; a path
- * without {userId} goes before one with it. SSE_EFULL after SSE_OWN_ROUTES. */
+ * many at once with the same `arg`. As on the server's own routes, pages of foreign origins and a
+ * Host that is not this server's are refused; where tokens are required, so is whoever has none for
+ * that access. The strings are borrowed. SSE_EINVAL, also if the path is taken or one of the
+ * server's own routes would answer; a path without {userId} goes before one with it. SSE_EFULL
+ * after SSE_OWN_ROUTES. */
 typedef int (*sse_handler)(struct sse_exchange *exchange, void *arg);
 int sse_route(struct sse_server *server, const char *methods, const char *path,
               enum sse_access access, const char *summary, sse_handler handler, void *arg);
@@ -386,9 +386,9 @@ SSE_PRINTF(3, 4) int sse_fail(struct sse_exchange *exchange, int status, const c
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <semaphore.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -624,7 +624,7 @@ struct crew {
     uint32_t count, least; /* how many, and the fewest since acceptor_tidy() has last let some go */
 };
 
-enum { CREW_FRESH, CREW_USED };
+enum { CREW_FRESH, CREW_USED, CREWS };
 
 struct route {
     const char *methods; /* "GET", "POST" or "GET|POST" */
@@ -726,7 +726,7 @@ struct sse_server {
     uint32_t conns_made;          /* [C] slots ever used */
     uint32_t conns_open;          /* [C] */
     uint32_t workers;             /* [C] threads, max_connections + SSE_SPARE_THREADS at most */
-    struct crew crews[2];         /* [C] CREW_FRESH and CREW_USED */
+    struct crew crews[CREWS];     /* [C] CREW_FRESH and CREW_USED */
     struct pollfd *watched;  /* [I], what is in it [C]: each slot's socket while a stream, or -1 */
     int64_t *beats;          /* [I], what is in it [C]: when each one's keep-alive is due */
     struct buffers *buffers; /* [I] max_connections of them */
@@ -3148,6 +3148,11 @@ static struct slice keep_alive_frame(const struct sse_config *config)
                                               : "data: " KEEP_ALIVE_TEXT "\n\n");
 }
 
+static int64_t heartbeat_ms(const struct sse_server *server)
+{
+    return (int64_t)server->config.heartbeat_s * 1000;
+}
+
 /* Makes the stream's thread look. Shutting the socket for reading, which says nothing to the
  * client, ends a poll(): there is no need for a descriptor to wake it by. */
 static void stream_wake_locked(struct stream *s)
@@ -3385,7 +3390,7 @@ static int stream_open(struct sse_server *server, struct user *user, struct slic
     if (code == SSE_OK) {
         s->user = user;
         s->until = UINT64_MAX;
-        s->beat_ms = now_ms() + (int64_t)server->config.heartbeat_s * 1000;
+        s->beat_ms = now_ms() + heartbeat_ms(server);
         stream_start_locked(s, last_event_id, &gap);
         text_print(out, "retry: %u\n\nid: ", server->config.retry_ms);
         id_print(out, user->epoch, s->seq - 1);
@@ -3446,8 +3451,9 @@ static void stream_dismiss_locked(struct sse_server *server, struct stream *s, e
 }
 
 /* When a keep-alive is due after the one that is due now. A machine that slept starts over. */
-static int64_t beat_after(int64_t due_ms, int64_t now, int64_t interval)
+static int64_t beat_after(const struct sse_server *server, int64_t due_ms, int64_t now)
 {
+    int64_t interval = heartbeat_ms(server);
     return (now - due_ms >= interval ? now : due_ms) + interval;
 }
 
@@ -3457,19 +3463,19 @@ static int64_t beat_after(int64_t due_ms, int64_t now, int64_t interval)
  * means that it is gone. */
 static void user_beat(struct sse_server *server, struct user *user, int64_t now)
 {
-    int64_t interval = (int64_t)server->config.heartbeat_s * 1000;
+    unsigned patience = (unsigned)heartbeat_ms(server) / 2 * 3;
 
     pthread_mutex_lock(&user->lock);
     for (struct stream *s = user->streams, *next; s; s = next) {
         next = s->next; /* a stream that fails is unlinked */
         if (s->beat_ms > now)
             continue;
-        s->beat_ms = beat_after(s->beat_ms, now, interval);
+        s->beat_ms = beat_after(server, s->beat_ms, now);
         if (!s->behind) {
             s->own = keep_alive_frame(&server->config);
             stream_flush_locked(server, s);
         }
-        if (!s->gone && transport_is_silent(s->transport, (unsigned)interval / 2 * 3))
+        if (!s->gone && transport_is_silent(s->transport, patience))
             stream_lose_locked(server, s);
         else if (!s->gone && stream_has_expired(s)) /* that clock was set while its thread slept */
             stream_dismiss_locked(server, s, BYE_EXPIRED);
@@ -4842,7 +4848,7 @@ static int connect_open(struct sse_exchange *x, struct user *user)
     c->is_stream = true;
     c->out.len = 0; /* the stream writes it */
     exchange_note(x, 200);
-    transport_become_stream(&c->transport, server->config.heartbeat_s * 1000 / 2);
+    transport_become_stream(&c->transport, (unsigned)heartbeat_ms(server) / 2);
     conn_watch(c);
     return 0;
 }
@@ -6277,16 +6283,18 @@ static void worker_discount_locked(struct sse_server *server)
         pthread_cond_broadcast(&server->conns_changed);
 }
 
-/* Lets workers go that are not needed: called without a connection, they end. */
-static void crew_dismiss_locked(struct sse_server *server, int kind, bool all)
+/* Lets workers go, those that were not needed or all that wait: called without a connection, they
+ * end. */
+static void crews_dismiss_locked(struct sse_server *server, bool all)
 {
-    struct crew *crew = &server->crews[kind];
-    uint32_t count = all ? crew->count : crew->least;
-    for (struct worker *w; count > 0 && (w = crew_take_locked(crew)); count--) {
-        worker_discount_locked(server);
-        sem_post(&w->called);
+    for (struct crew *crew = server->crews; crew < server->crews + CREWS; crew++) {
+        uint32_t count = all ? crew->count : crew->least;
+        for (struct worker *w; count > 0 && (w = crew_take_locked(crew)); count--) {
+            worker_discount_locked(server);
+            sem_post(&w->called);
+        }
+        crew->least = crew->count;
     }
-    crew->least = crew->count;
 }
 
 /* Frees the slot of the connection that has ended, and waits for the next one. False if there is
@@ -6736,8 +6744,7 @@ static void acceptor_tidy(struct sse_server *server, struct acceptor *a)
         return;
     a->tidy_ms = now + SSE_SPARE_MS;
     pthread_mutex_lock(&server->conns_lock);
-    crew_dismiss_locked(server, CREW_FRESH, false);
-    crew_dismiss_locked(server, CREW_USED, false);
+    crews_dismiss_locked(server, false);
     uint32_t open = server->conns_open;
     pthread_mutex_unlock(&server->conns_lock);
     if (open > a->most)
@@ -6766,8 +6773,7 @@ static void acceptor_hand_on(struct sse_server *server, struct acceptor *a, uint
     struct conn *c = &server->conns[slot];
     int fd = a->has_callers ? transport_accept(server->listener) : -1;
 
-    if (fd <
-        0) { /* if it is an error, and no caller was taken before, acceptor_accept() meets it */
+    if (fd < 0) { /* an error before any caller was taken is for acceptor_accept() to meet */
         a->has_callers = a->has_callers && a->taken == 0;
         return;
     }
@@ -6791,8 +6797,6 @@ struct look {
 
 static void acceptor_copy(struct sse_server *server, struct look *look, uint32_t from, int64_t now)
 {
-    int64_t interval = (int64_t)server->config.heartbeat_s * 1000;
-
     look->due_count = 0;
     pthread_mutex_lock(&server->conns_lock);
     uint32_t left = server->conns_made - from;
@@ -6801,7 +6805,7 @@ static void acceptor_copy(struct sse_server *server, struct look *look, uint32_t
     for (uint32_t i = from; i < from + look->count; i++) {
         if (server->watched[i].fd < 0 || server->beats[i] > now)
             continue;
-        server->beats[i] = beat_after(server->beats[i], now, interval);
+        server->beats[i] = beat_after(server, server->beats[i], now);
         look->due[look->due_count++] = i;
     }
     pthread_mutex_unlock(&server->conns_lock);
@@ -7008,8 +7012,7 @@ static void server_cut(struct sse_server *server, bool all)
         if (all && c->transport.fd >= 0)
             shutdown(c->transport.fd, SHUT_RDWR);
     }
-    crew_dismiss_locked(server, CREW_FRESH, true);
-    crew_dismiss_locked(server, CREW_USED, true);
+    crews_dismiss_locked(server, true);
     pthread_cond_broadcast(&server->conns_changed);
     pthread_mutex_unlock(&server->conns_lock);
 }
