@@ -227,6 +227,7 @@ struct sse_config {
      * glibc by the program's thread-local storage. */
     unsigned stack_bytes;
     bool heartbeat_comment;  /* keep-alives as comments rather than as messages */
+    bool greeting_event;     /* the greeting as `event: connected` rather than as a message */
     bool demo;               /* serve the page and the demo tasks */
     bool access_log;         /* one line to log() per request */
     const char *const *cors; /* origins whose pages may use the server: cors_count, borrowed too */
@@ -3141,10 +3142,11 @@ static struct user *user_each(struct sse_server *server, uint32_t *at)
 
 #define KEEP_ALIVE_TEXT "<3: Keep alive"
 
-/* As a message or as a comment (WHATWG HTML section 9.2.5), for which a browser tells nobody. */
+/* As a message, or as a comment (WHATWG HTML section 9.2.5), which a browser shows to nobody. No
+ * empty line follows the comment: some clients take an empty line without data for a message. */
 static struct slice keep_alive_frame(const struct sse_config *config)
 {
-    return slice_of(config->heartbeat_comment ? ": " KEEP_ALIVE_TEXT "\n\n"
+    return slice_of(config->heartbeat_comment ? ": " KEEP_ALIVE_TEXT "\n"
                                               : "data: " KEEP_ALIVE_TEXT "\n\n");
 }
 
@@ -3350,54 +3352,53 @@ static int user_admits_locked(struct sse_server *server, struct user *user)
 }
 
 /* Sets the cursor: after the message that the client names as its last, or else after the newest
- * that any stream was handed. Writes to `gap` what must be said about messages lost between. */
-static void stream_start_locked(struct stream *s, struct slice last_event_id, struct text *gap)
+ * that any stream was handed. Appends to `out` what must be said about messages lost between. */
+static void stream_start_locked(struct stream *s, struct slice last_event_id, struct text *out)
 {
     const struct log *log = &s->user->log;
     uint64_t epoch, seq = s->user->handed;
+    size_t before = out->len;
 
     if (last_event_id.len &&
         (!id_parse(last_event_id, &epoch, &seq) || epoch != s->user->epoch || seq >= log->next)) {
         seq = log->first - 1;
-        text_string(gap, "event: gap\ndata: {\"missed\":null}\n\n");
+        text_string(out, "event: gap\ndata: {\"missed\":null}\n\n");
     }
     s->seq = seq + 1 > log->first ? seq + 1 : log->first;
     s->live = log->next;
     if (s->seq > seq + 1) {
-        text_print(gap, "event: gap\ndata: {\"missed\":%" PRIu64 "}\n\n", s->seq - (seq + 1));
+        text_print(out, "event: gap\ndata: {\"missed\":%" PRIu64 "}\n\n", s->seq - (seq + 1));
         s->user->tally.missed += s->seq - (seq + 1);
     }
     s->user->tally.streams++;
-    s->user->tally.gaps += gap->len > 0;
+    s->user->tally.gaps += out->len > before;
     if (last_event_id.len) {
         s->user->tally.replays++;
         s->user->tally.replayed += s->live - s->seq;
     }
 }
 
-/* Opens a stream: appends its greeting to `out`, which holds the head of the answer and must live
- * until s->own is written, and links it to its user (pinned by the caller for as long as *s
- * lives). From here on senders write to it. On failure `out` is as it was. SSE_ESTOPPING,
- * SSE_EHELD, SSE_EBUSY. */
+/* Opens a stream: appends its first blocks to `out`, which holds the head of the answer and must
+ * live until s->own is written, and links it to its user (pinned by the caller for as long as *s
+ * lives). From here on senders write to it. The gap comes before the greeting, whose id lies behind
+ * the missing messages: a client that is cut off between the two still names its old id, and is
+ * told again. On failure `out` is as it was. SSE_ESTOPPING, SSE_EHELD, SSE_EBUSY. */
 static int stream_open(struct sse_server *server, struct user *user, struct slice last_event_id,
                        struct text *out, struct stream *s)
 {
-    char gap_bytes[64];
-    struct text gap = text_over(gap_bytes, sizeof gap_bytes);
-
     pthread_mutex_lock(&user->lock);
     int code = user_admits_locked(server, user);
     if (code == SSE_OK) {
         s->user = user;
         s->until = UINT64_MAX;
         s->beat_ms = now_ms() + heartbeat_ms(server);
-        stream_start_locked(s, last_event_id, &gap);
-        text_print(out, "retry: %u\n\nid: ", server->config.retry_ms);
+        stream_start_locked(s, last_event_id, out);
+        text_print(out, "retry: %u\nid: ", server->config.retry_ms);
         id_print(out, user->epoch, s->seq - 1);
-        text_print(out, "\ndata: User '%s' connected\n\n", user->name);
+        text_print(out, "\n%sdata: User '%s' connected\n\n",
+                   server->config.greeting_event ? "event: connected\n" : "", user->name);
         struct slice beat = keep_alive_frame(&server->config);
         text_put(out, beat.at, beat.len);
-        text_put(out, gap.at, gap.len);
         s->own = (struct slice){out->at, out->len};
         stream_link_locked(server, s);
         stream_flush_locked(server, s);
@@ -3421,7 +3422,7 @@ static void stream_farewell(struct sse_server *server, const struct stream *s, s
     if (s->bye == BYE_DISCONNECTED)
         text_print(t, "event: disconnected\ndata: User '%s' disconnected\n\n", s->user->name);
     else if (s->bye == BYE_STOPPING)
-        text_print(t, "retry: %" PRIu64 "\n\n", retry_spread(server));
+        text_print(t, "retry: %" PRIu64 "\n", retry_spread(server)); /* takes effect by itself */
 }
 
 /* What the thread of a stream knows about its course. */
@@ -3619,11 +3620,13 @@ static enum stream_end stream_run(struct sse_server *server, struct stream *s,
  * are read off the cursors. Invariant: with `unwritten` at the end of the log, no stream that keeps
  * up is due anything. */
 
+/* Names of events that browsers and this server use themselves. */
+#define EVENTS_RESERVED "open, error, gap, connected, disconnected"
+
 static bool event_is_valid(struct slice event)
 {
-    static const char *const reserved[] = {"open", "error", "gap", "disconnected"};
-    for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)
-        if (slice_is(event, reserved[i]))
+    for (struct slice rest = slice_of(EVENTS_RESERVED); rest.at;)
+        if (slice_same(event, slice_trim(slice_cut(&rest, ','))))
             return false;
     return event.len <= SSE_EVENT_BYTES && text_is_name(event.at, event.len);
 }
@@ -4048,9 +4051,10 @@ static void answer_cors(struct sse_exchange *x, struct text *t)
         text_string(t, "Access-Control-Allow-Credentials: true\r\n");
     text_string(t, "Access-Control-Expose-Headers: Retry-After\r\n");
     if (x->is_options) {
-        text_string(t, "Access-Control-Allow-Headers: Authorization, Content-Type, "
-                       "Last-Event-ID\r\nAccess-Control-Max-Age: 600\r\n"
-                       "Access-Control-Allow-Methods: ");
+        /* Polyfills of EventSource send Cache-Control, Pragma and X-Requested-With. */
+        text_string(t, "Access-Control-Allow-Headers: Authorization, Cache-Control, Content-Type, "
+                       "Last-Event-ID, Pragma, X-Requested-With\r\n"
+                       "Access-Control-Max-Age: 600\r\nAccess-Control-Allow-Methods: ");
         answer_methods(t, x->route);
     }
 }
@@ -4078,8 +4082,9 @@ static void answer_head(struct sse_exchange *x, int status, int64_t length)
     text_string(t, "\r\n");
     if (length == FRAMED_CHUNKED)
         text_string(t, "Transfer-Encoding: chunked\r\n");
-    text_string(t, length == FRAMED_STREAM ? "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
-                                           : "Cache-Control: no-store\r\n");
+    text_string(t, length == FRAMED_STREAM
+                       ? "Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
+                       : "Cache-Control: no-store\r\n");
     if (x->close || persists_in_1_0)
         text_print(t, "Connection: %s\r\n", x->close ? "close" : "keep-alive");
     if (status == 503 || status == 429)
@@ -4903,8 +4908,8 @@ static bool exchange_event(struct sse_exchange *x, char event[SSE_EVENT_BYTES + 
         return true;
     exchange_refuse(
         x, REFUSED_MALFORMED, 400,
-        "an event name is at most %d bytes of UTF-8 without control characters, and none of "
-        "open, error, gap, disconnected",
+        "an event name is at most %d bytes of UTF-8 without control characters, and none "
+        "of " EVENTS_RESERVED,
         SSE_EVENT_BYTES);
     return false;
 }
@@ -6450,6 +6455,7 @@ enum option_kind {
     OPTION_OFF, /* a switch: it turns off what is on by default */
     OPTION_ADDRESS,
     OPTION_KEEP_ALIVE,
+    OPTION_GREETING,
     OPTION_ORIGIN,
     OPTION_SECRET,
     OPTION_VERSION,
@@ -6468,6 +6474,7 @@ struct config_option {
 #define NUMBER(field, least, most, otherwise) OPTION_NUMBER, FIELD(field), least, most, otherwise
 #define FILE_OF(field)                        OPTION_FILE, FIELD(field), 0, 0, 0
 #define OFF(field)                            OPTION_OFF, FIELD(field), 0, 0, 0
+#define KIND(kind, field)                     kind, FIELD(field), 0, 0, 0
 #define OTHER(kind)                           kind, 0, 0, 0, 0
 
 static const struct config_option OPTIONS[] = {
@@ -6485,7 +6492,9 @@ static const struct config_option OPTIONS[] = {
     {0, "heartbeat", "SECONDS", "time between keep-alives on a stream",
      NUMBER(heartbeat_s, 1, 3600, 5)},
     {0, "heartbeat-as", "KIND", "the keep-alive as a message or a comment (message)",
-     OTHER(OPTION_KEEP_ALIVE)},
+     KIND(OPTION_KEEP_ALIVE, heartbeat_comment)},
+    {0, "greeting-as", "KIND", "the greeting as a message or as event: connected (message)",
+     KIND(OPTION_GREETING, greeting_event)},
     {0, "retry", "MS", "reconnection time told to clients", NUMBER(retry_ms, 0, 3600000, 2000)},
     {0, "cors", "ORIGIN", "an origin whose pages may use the server; repeat it, or * for any",
      OTHER(OPTION_ORIGIN)},
@@ -6504,6 +6513,7 @@ static const struct config_option OPTIONS[] = {
 #undef NUMBER
 #undef FILE_OF
 #undef OFF
+#undef KIND
 #undef OTHER
 
 enum { OPTION_COUNT = sizeof OPTIONS / sizeof *OPTIONS };
@@ -7374,6 +7384,7 @@ static const char *const OPTION_TAKES[] = {[OPTION_NUMBER] = "a number",
                                            [OPTION_SECRET] = "a file",
                                            [OPTION_ADDRESS] = "an IPv4 or IPv6 address",
                                            [OPTION_KEEP_ALIVE] = "message or comment",
+                                           [OPTION_GREETING] = "message or event",
                                            [OPTION_ORIGIN] =
                                                "an origin, scheme://host[:port], or *",
                                            [OPTION_HELP] = NULL};
@@ -7449,8 +7460,9 @@ static void option_apply(struct sse_config *config, const struct config_option *
         config->bind_address = value;
         break;
     case OPTION_KEEP_ALIVE:
-        config->heartbeat_comment = strcmp(value, "comment") == 0;
-        if (!config->heartbeat_comment && strcmp(value, "message") != 0)
+    case OPTION_GREETING:
+        *(bool *)field = strcmp(value, o->kind == OPTION_GREETING ? "event" : "comment") == 0;
+        if (!*(bool *)field && strcmp(value, "message") != 0)
             usage_error(o);
         break;
     case OPTION_ORIGIN:

@@ -219,8 +219,8 @@ hang_up() {                                # NAME
 }
 # The stream's text on one line, without what is different every time.
 told() { sed -e 's/^id: [0-9a-f]*-/id: E-/' "$tmp/$1.out" | tr -d '\r' | tr '\n' '|'; } # NAME
-# The same after the greeting.
-news() { told "$1" | sed "s/^.*data: $BEAT||//"; } # NAME
+# The same without the greeting and its keep-alive.
+news() { told "$1" | sed "s/retry: [0-9]*|id: E-[0-9]*|data: User '.*' connected||data: $BEAT||//"; } # NAME
 last_id() { sed -n 's/^id: //p' "$tmp/$1.out" | tail -n 1; } # NAME
 
 # ---- Helpers: requests byte by byte --------------------------------------------------------------
@@ -461,12 +461,12 @@ brief() { # OPTIONS...: prints "STATUS LINES-ON-STDERR", and keeps both outputs
 is '--help exits 0' '0 0' "$(brief --help)"
 for option in '-p, --port N' '-b, --bind ADDR' '--max-users N' '--max-connections N' \
     '--max-streams N' '--history N' '--history-bytes BYTES' '--max-message BYTES' \
-    '--heartbeat SECONDS' '--heartbeat-as ' '--retry MS' '--cors ORIGIN' '--cert FILE' '--key FILE' \
+    '--heartbeat SECONDS' '--heartbeat-as ' '--greeting-as ' '--retry MS' '--cors ORIGIN' '--cert FILE' '--key FILE' \
     '--auth-secret FILE' '--no-demo' '-q, --quiet' '-V, --version' '-h, --help'; do
     is "--help lists $option" 1 "$(grep -c -e "^ .*$option" "$tmp/brief.out")"
 done
 for default in port:8080 bind:127.0.0.1 max-users:1024 max-connections:1024 max-streams:16 \
-    history:64 history-bytes:131072 max-message:65536 heartbeat:5 heartbeat-as:message retry:2000; do
+    history:64 history-bytes:131072 max-message:65536 heartbeat:5 heartbeat-as:message greeting-as:message retry:2000; do
     is "--help tells the default of --${default%%:*}" 1 \
         "$(grep -c -e "--${default%%:*} .*(${default#*:})$" "$tmp/brief.out")"
 done
@@ -510,6 +510,7 @@ bad '--bind takes an IPv4 or IPv6 address' --bind localhost
 bad '--bind takes' --bind=
 bad '--bind takes' -b 1.2.3.4.5
 bad '--heartbeat-as takes message or comment' --heartbeat-as both
+bad '--greeting-as takes message or event' --greeting-as=comment
 for value in '' example.com http:// 'http://a b' http://a/path http://a:b ://a '*.com' null 1http://a +://a 'http://*.a.com'; do
     bad '--cors takes an origin' --cors "$value"
 done
@@ -650,7 +651,7 @@ for path in /health /sse/users /sse/status/bob /sse/disconnect/bob; do
     get_length=$(get "$path" >/dev/null; field content-length)
     is "HEAD $path is GET without its body" "200 $get_length" "$(status "$path" -I) $(field content-length)"
 done
-is 'HEAD of connect has the fields of a stream' '200 text/event-stream no-cache no' \
+is 'HEAD of connect has the fields of a stream' '200 text/event-stream no-cache, no-transform no' \
     "$(status /sse/connect/dave -I) $(field content-type) $(field cache-control) $(field x-accel-buffering)"
 is 'but opens none, and adds no user' 404 "$(status /sse/status/dave)"
 open dave dave
@@ -888,7 +889,7 @@ event 202 'other=x&event=b&more'
 event 202 'event=message'
 event 202 "event=$(echo "$long" | cut -c 1-64)"
 event 400 "event=$(echo "$long" | cut -c 1-65)"
-for name in open error gap disconnected; do
+for name in open error gap connected disconnected; do
     event 400 "event=$name"
     is "broadcast?event=$name" 400 "$(status "/sse/broadcast?event=$name" -d x)"
 done
@@ -905,11 +906,11 @@ hang_up events
 section 'The stream'
 raw "send:GET /sse/connect/zoe HTTP/1.1\r\n$H\r\n" "wait:$BEAT\n\n" >"$tmp/greeting"
 is 'the head is exactly this' \
-    'HTTP/1.1 200 OK|Date: …|Content-Type: text/event-stream|Cache-Control: no-cache|X-Accel-Buffering: no|Connection: close|' \
+    'HTTP/1.1 200 OK|Date: …|Content-Type: text/event-stream|Cache-Control: no-cache, no-transform|X-Accel-Buffering: no|Connection: close|' \
     "$(sed -e 's/^\(Date: \).*\r/\1…\r/' -e 's/\r$//' -e '/^$/,$d' "$tmp/greeting" | tr '\n' '|')"
 is 'Date is a date' 1 \
     "$(grep -c '^Date: [A-Z][a-z][a-z], [0-3][0-9] [A-Z][a-z][a-z] 20[0-9][0-9] [0-2][0-9]:[0-5][0-9]:[0-6][0-9] GMT.$' "$tmp/greeting")"
-printf "retry: 1234\n\nid: %s-0\ndata: User 'zoe' connected\n\ndata: $BEAT\n\n" \
+printf "retry: 1234\nid: %s-0\ndata: User 'zoe' connected\n\ndata: $BEAT\n\n" \
     "$(sed -n 's/^id: \([0-9a-f]*\)-0$/\1/p' "$tmp/greeting")" >"$tmp/expected"
 sed '1,/^.$/d' "$tmp/greeting" >"$tmp/actual"
 if cmp -s "$tmp/expected" "$tmp/actual"; then pass 'the greeting, byte for byte'
@@ -950,18 +951,24 @@ launch beats "$RAW" "$PORT" "send:GET /sse/connect/amy HTTP/1.1\r\n$H\r\n" "wait
     "wait:$BEAT" "wait:$BEAT" 'wait:\n\n' clock
 start commenting --heartbeat=1 --heartbeat-as=comment
 launch comments "$RAW" "$PORT" "send:GET /sse/connect/amy HTTP/1.1\r\n$H\r\n" 'wait:\n: <3' \
-    'wait:\n: <3' 'wait:\n\n'
+    'wait:\n: <3' 'wait:alive\n'
+start greeting --greeting-as event
+open greeted amy
 use main
 is 'keep-alives are seen' 0 "$(ended beats)"
 within 'the second comes after two heartbeats of one second' 1950 $((4000 + SLACK)) \
     "$(sed -n 's/^\[\([0-9]*\) ms\]$/\1/p' "$tmp/beats.out")"
 is 'they are messages without an id' \
-    "retry: 0||id: E-0|data: User 'amy' connected||data: $BEAT||data: $BEAT||data: $BEAT||" \
+    "retry: 0|id: E-0|data: User 'amy' connected||data: $BEAT||data: $BEAT||data: $BEAT||" \
     "$(told beats | sed -e 's/.*|retry/retry/' -e 's/\[.*//')"
 is 'keep-alives as comments are seen' 0 "$(ended comments)"
-is 'also in the greeting' \
-    "retry: 2000||id: E-0|data: User 'amy' connected||: $BEAT||: $BEAT||" \
+is 'also after the greeting, and no empty line makes a message of them' \
+    "retry: 2000|id: E-0|data: User 'amy' connected||: $BEAT|: $BEAT|" \
     "$(told comments | sed -e 's/.*|retry/retry/')"
+is 'the greeting as an event' \
+    "retry: 2000|id: E-0|event: connected|data: User 'amy' connected||data: $BEAT||" "$(told greeted)"
+hang_up greeted
+stop greeting
 use beating
 health_is_idle() { health_is streams 0; }
 eventually 'a stream whose client is gone is over' health_is_idle
@@ -1074,6 +1081,8 @@ gap() { # MISSED LAST-EVENT-ID: HEAD of a user's news, without sending anything 
 }
 kept='id: E-3|data: 3||id: E-4|data: 4||id: E-5|data: 5||'
 gap 'gap tells exactly how many are gone' "$epoch-1" al '^data: 5' "event: gap|data: {\"missed\":1}||$kept"
+is 'a client that is cut off at the first id behind them has been told' "event: gap|data: {\"missed\":1}||retry: 2000|id: E-2|" \
+    "$(sed -e 's/^id: .*-/id: E-/' -e '/^id: /q' "$tmp/gap.out" | tr -d '\r' | tr '\n' '|')"
 gap 'counted from the starting point too' "$epoch-0" al '^data: 5' "event: gap|data: {\"missed\":2}||$kept"
 gap 'an id whose successor is held gets none' "$epoch-2" al '^data: 5' "$kept"
 gap 'an unknown one gets null' x al '^data: 5' "event: gap|data: {\"missed\":null}||$kept"
@@ -1671,7 +1680,7 @@ is 'as do programs' 'Vary: Origin|' "$(cors /sse/users)"
 origin 200 'the host of a listed origin is a name for this machine' /sse/users -H 'Host: app.example'
 origin 403 'others are not' /sse/users -H 'Host: evil.example'
 is 'a preflight is answered' \
-    "204 ${echoed}Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID|Access-Control-Max-Age: 600|Access-Control-Allow-Methods: POST, OPTIONS|" \
+    "204 ${echoed}Access-Control-Allow-Headers: Authorization, Cache-Control, Content-Type, Last-Event-ID, Pragma, X-Requested-With|Access-Control-Max-Age: 600|Access-Control-Allow-Methods: POST, OPTIONS|" \
     "$(status /sse/send/alice -X OPTIONS -H "$APP" -H 'Access-Control-Request-Method: POST') $(cors /sse/send/alice -X OPTIONS -H "$APP")"
 stop listing
 start any-origin --cors '*'
@@ -2293,7 +2302,7 @@ start interrupted --retry 0
 open int int
 stop interrupted INT
 eventually 'SIGINT does the same' over int
-is 'with --retry 0 five times that is 0' 'retry: 0||' "$(news int)"
+is 'with --retry 0 five times that is 0, in one line without a block' 'retry: 0|' "$(news int)"
 
 start refusing
 hold half "send:${P}Content-Length: 10\r\n\r\n12"

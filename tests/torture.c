@@ -79,7 +79,7 @@ struct user {
 };
 
 enum ask { ASK_FRESH, ASK_LAST, ASK_UNKNOWN };
-enum phase { CLOSED, HEAD, RETRY, GREETING, BEAT, FIRST, OPEN, OVER };
+enum phase { CLOSED, HEAD, FIRST, GREETING, BEAT, OPEN, OVER };
 
 /* Streams of one user, each resumed where the one before it ended. */
 struct chain {
@@ -94,6 +94,8 @@ struct chain {
     uint64_t last;    /* newest message had, or starting point */
     const char *how;  /* the server closed it, as the client saw it */
     uint64_t greeting;
+    bool null_gap;                 /* this one began with a gap of unknown size, */
+    uint64_t missed;               /* or of so many messages; 0 for none */
     uint64_t floor;                /* a message that some stream had when this one was asked for */
     uint64_t last_of[SENDERS + 1]; /* count in the newest tag of each sender */
     unsigned disconnections;       /* of its user that were answered when it was asked for */
@@ -509,62 +511,64 @@ static bool block_is_beat(const struct block *b)
     return block_says(b, "", "<3: Keep alive");
 }
 
+/* The first block may be a gap; the greeting follows. */
+static void chain_gap(struct chain *c, const struct block *b)
+{
+    char words[40];
+
+    c->null_gap = block_says(b, "gap", "{\"missed\":null}");
+    if (c->null_gap) {
+        atomic_fetch_add(&counts.nulls, 1);
+        return;
+    }
+    memcpy(words, b->data, b->len < 39 ? b->len : 39);
+    words[b->len < 39 ? b->len : 39] = 0;
+    if (sscanf(words, "{\"missed\":%" SCNu64, &c->missed) != 1 || c->missed == 0)
+        chain_complain(c, "not a gap: %s", words);
+    snprintf(words, sizeof words, "{\"missed\":%" PRIu64 "}", c->missed);
+    if (!block_says(b, "gap", words))
+        chain_complain(c, "not a gap: %.*s", (int)(b->len < 99 ? b->len : 99), b->data);
+    atomic_fetch_add(&counts.gaps, 1);
+    atomic_fetch_add(&counts.missed, c->missed);
+}
+
+/* A gap must have come where one is due, and none where none is. */
 static void chain_greeting(struct chain *c, const struct block *b)
 {
     char words[40];
     snprintf(words, sizeof words, "User '%s' connected", c->user->name);
-    if (!b->has_id || b->event[0] || b->len != strlen(words) || memcmp(b->data, words, b->len)) {
+    if (!b->has_id || !b->has_retry || b->retry != 2000 || b->event[0] || b->len != strlen(words) ||
+        memcmp(b->data, words, b->len)) {
         chain_complain(c, "not a greeting: %.*s", (int)(b->len < 99 ? b->len : 99), b->data);
         return;
     }
     user_note(c->user, b->epoch, b->seq, 0, "a greeting");
     c->greeting = b->seq;
     c->phase = BEAT;
-    if (c->ask == ASK_LAST && b->seq < c->last)
+    if (c->ask == ASK_UNKNOWN && !c->null_gap)
+        chain_complain(c, "no gap with null");
+    else if (c->ask != ASK_UNKNOWN && c->null_gap)
+        chain_complain(c, "a gap with null, though its id is known");
+    else if (c->ask == ASK_UNKNOWN)
+        memset(c->last_of, 0, sizeof c->last_of); /* history comes once more */
+    else if (c->ask == ASK_LAST && b->seq < c->last)
         chain_complain(c, "resumed after %" PRIu64 ", so messages come twice", b->seq);
     else if (c->ask == ASK_LAST && c->fell && b->seq == c->last)
         chain_complain(c,
                        "the stream before was closed though it had not fallen out of the log (%s, "
                        "after the client had not read for %.1f s)",
                        c->how, c->paused_s);
-}
-
-/* The block after the greeting: a gap where one is due, and none where none is. */
-static void chain_first(struct chain *c, const struct block *b)
-{
-    uint64_t missed = 0, started = c->greeting;
-    bool gap = strcmp(b->event, "gap") == 0 && !b->has_id;
-    char words[40];
-
-    c->phase = OPEN;
-    if (c->ask == ASK_UNKNOWN) {
-        if (!block_says(b, "gap", "{\"missed\":null}"))
-            chain_complain(c, "no gap with null");
-        atomic_fetch_add(&counts.nulls, 1);
-        memset(c->last_of, 0, sizeof c->last_of); /* history comes once more */
-    } else if (gap) {
-        memcpy(words, b->data, b->len < 39 ? b->len : 39);
-        words[b->len < 39 ? b->len : 39] = 0;
-        if (sscanf(words, "{\"missed\":%" SCNu64, &missed) != 1 || missed == 0)
-            chain_complain(c, "not a gap: %s", words);
-        snprintf(words, sizeof words, "{\"missed\":%" PRIu64 "}", missed);
-        if (!block_says(b, "gap", words))
-            chain_complain(c, "not a gap: %.*s", (int)(b->len < 99 ? b->len : 99), b->data);
-        atomic_fetch_add(&counts.gaps, 1);
-        atomic_fetch_add(&counts.missed, missed);
-    }
-    if (c->phase == OPEN && c->ask == ASK_LAST && c->last + missed != c->greeting)
-        chain_complain(c, "gap of %" PRIu64 ", but it goes on after %" PRIu64, missed, c->greeting);
-    if (c->phase == OPEN && c->ask == ASK_FRESH && c->greeting - missed < c->floor)
+    else if (c->ask == ASK_LAST && c->last + c->missed != b->seq)
+        chain_complain(c, "gap of %" PRIu64 ", but it goes on after %" PRIu64, c->missed, b->seq);
+    else if (c->ask == ASK_FRESH && b->seq - c->missed < c->floor)
         chain_complain(c, "goes on after %" PRIu64 ", but a stream already had %" PRIu64,
-                       c->greeting - missed, c->floor);
-    if (c->phase != OPEN)
+                       b->seq - c->missed, c->floor);
+    if (c->phase != BEAT)
         return;
-    c->last = started;
+    c->last = b->seq;
     atomic_store(&c->reached, c->last); /* opened afresh, it may begin at the newest already */
     c->has_last = true;
     c->fell = false;
-    atomic_store(&c->ready, true);
 }
 
 static void chain_message(struct chain *c, struct reader *r)
@@ -621,39 +625,44 @@ static void chain_block(struct chain *c, struct reader *r, const char *at, size_
     snprintf(words, sizeof words, "User '%s' disconnected", c->user->name);
     if (!block_read(b, at, len)) {
         chain_complain(c, "cannot read: %.*s", (int)(len < 150 ? len : 150), at);
-    } else if (c->phase == RETRY) {
+    } else if (c->phase == FIRST && strcmp(b->event, "gap") == 0) {
         c->phase = GREETING;
-        if (!b->has_retry || b->retry != 2000 || b->has_data || b->has_id)
-            chain_complain(c, "does not begin with retry");
-    } else if (c->phase == GREETING) {
+        chain_gap(c, b);
+    } else if (c->phase == FIRST || c->phase == GREETING) {
         chain_greeting(c, b);
     } else if (c->phase == BEAT) {
-        c->phase = FIRST;
+        c->phase = OPEN;
         if (!block_is_beat(b))
             chain_complain(c, "no keep-alive after the greeting");
+        else
+            atomic_store(&c->ready, true);
     } else if (c->phase == OVER) {
         chain_complain(c, "goes on after its end: %.*s", (int)(len < 150 ? len : 150), at);
+    } else if (block_is_beat(b)) {
+        atomic_fetch_add(&counts.beats, 1);
+    } else if (block_says(b, "disconnected", words)) {
+        c->phase = OVER;
+        atomic_fetch_add(&counts.told, 1);
+        if (atomic_load(&c->user->disconnections) == c->disconnections)
+            chain_complain(c, "disconnected, but nobody asked for that");
     } else {
-        bool was_first = c->phase == FIRST;
-        if (was_first)
-            chain_first(c, b);
-        if (c->phase != OPEN || (was_first && strcmp(b->event, "gap") == 0))
-            return;
-        if (block_is_beat(b)) {
-            atomic_fetch_add(&counts.beats, 1);
-        } else if (block_says(b, "disconnected", words)) {
-            c->phase = OVER;
-            atomic_fetch_add(&counts.told, 1);
-            if (atomic_load(&c->user->disconnections) == c->disconnections)
-                chain_complain(c, "disconnected, but nobody asked for that");
-        } else if (b->has_retry && !b->has_data && !b->has_id) {
-            c->phase = OVER;
-            if (!atomic_load(&stopping) || b->retry < 2000 || b->retry > 10000)
-                chain_complain(c, "told to retry in %" PRIu64 " ms", b->retry);
-        } else {
-            chain_message(c, r);
-        }
+        chain_message(c, r);
     }
+}
+
+/* What the server says when it stops: one line, and no empty line after it. */
+static void chain_retry(struct chain *c)
+{
+    uint64_t retry;
+    int used = 0;
+
+    c->bytes[c->len] = 0;
+    if (sscanf(c->bytes, "retry: %" SCNu64 "%n", &retry, &used) != 1 ||
+        c->len != (size_t)used + 1 || c->bytes[used] != '\n')
+        return;
+    c->phase = OVER;
+    if (!atomic_load(&stopping) || retry < 2000 || retry > 10000)
+        chain_complain(c, "told to retry in %" PRIu64 " ms", retry);
 }
 
 /* The server has closed. What it had not finished saying does not count. */
@@ -661,6 +670,8 @@ static void chain_ended(struct chain *c, const char *how)
 {
     bool asked_for = atomic_load(&c->user->disconnections) != c->disconnections;
 
+    if (c->phase == OPEN)
+        chain_retry(c);
     if (c->phase == HEAD) {
         chain_complain(c, "closed without an answer");
     } else if (c->phase != OVER && atomic_load(&stopping)) {
@@ -695,9 +706,11 @@ static bool chain_head(struct chain *c, size_t *from)
         !strstr(c->bytes, "text/event-stream"))
         chain_complain(c, "not a stream: %.200s", c->bytes);
     else
-        c->phase = RETRY;
+        c->phase = FIRST;
+    c->null_gap = false;
+    c->missed = 0;
     *from = (size_t)(end + 4 - c->bytes);
-    return c->phase == RETRY;
+    return c->phase == FIRST;
 }
 
 /* Reads once, up to so many bytes, and takes all whole blocks. */

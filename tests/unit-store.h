@@ -915,20 +915,21 @@ static bool peer_got(struct peer *p, const struct heap *expected)
     return same;
 }
 
-/* The greeting: `missed` is "" for no gap. */
+/* A stream's beginning: `missed` is "" for no gap; where the keep-alive is a comment, the greeting is
+ * an event. */
 static void heap_greeting(struct heap *h, const struct user *user, unsigned retry, uint64_t seq,
                           const char *beat, const char *missed)
 {
     char text[SSE_USER_BYTES + 256];
-    snprintf(text, sizeof text,
-             "retry: %u\n\nid: %" PRIx64 "-%" PRIu64 "\ndata: User '%s' connected\n\n", retry,
-             user->epoch, seq, user->name);
-    heap_string(h, text);
-    heap_string(h, beat);
     if (*missed) {
         snprintf(text, sizeof text, "event: gap\ndata: {\"missed\":%s}\n\n", missed);
         heap_string(h, text);
     }
+    snprintf(text, sizeof text,
+             "retry: %u\nid: %" PRIx64 "-%" PRIu64 "\n%sdata: User '%s' connected\n\n", retry,
+             user->epoch, seq, *beat == ':' ? "event: connected\n" : "", user->name);
+    heap_string(h, text);
+    heap_string(h, beat);
 }
 
 static const char STORE_BEAT[] = "data: <3: Keep alive\n\n";
@@ -1042,7 +1043,7 @@ static void test_slot_reused(void)
 static void test_stream_greeting_options(void)
 {
     struct sse_config config = store_config(1, 3, 10000);
-    config.heartbeat_comment = true;
+    config.heartbeat_comment = config.greeting_event = true;
     config.retry_ms = 0;
     struct sse_server *server = store_server(&config);
     struct heap expected = {NULL, 0, 0};
@@ -1052,7 +1053,7 @@ static void test_stream_greeting_options(void)
     memset(name, '\'', sizeof name - 1);
     name[sizeof name - 1] = 0;
     check(peer_open(&p, server, name, "unknown", 0) == SSE_OK);
-    heap_greeting(&expected, p.user, 0, 0, ": <3: Keep alive\n\n", "null");
+    heap_greeting(&expected, p.user, 0, 0, ": <3: Keep alive\n", "null");
     check(peer_got(&p, &expected));
     heap_free(&expected);
     peer_close(&p);
@@ -1399,7 +1400,7 @@ static void stream_leaves_behind(enum farewell bye, bool sleeps_first)
         heap_string(&expected, "event: disconnected\ndata: User 'alice' disconnected\n\n");
     farewell = expected.len;
     if (bye == BYE_STOPPING)
-        farewell += strlen("retry: 1000\n\n");
+        farewell += strlen("retry: 1000\n");
     peer_await(&p, farewell);
     pthread_join(thread, &there);
     peer_read(&p, SIZE_MAX);
@@ -1409,7 +1410,7 @@ static void stream_leaves_behind(enum farewell bye, bool sleeps_first)
         unsigned retry = 0;
         int used = 0;
         heap_put(&p.got, "", 1);
-        check(sscanf(p.got.at + expected.len, "retry: %u\n\n%n", &retry, &used) == 1);
+        check(sscanf(p.got.at + expected.len, "retry: %u\n%n", &retry, &used) == 1);
         check(retry >= 1000 && retry <= 5000);
         check(p.got.len - 1 - expected.len == farewell - expected.len);
     } else {
@@ -1685,7 +1686,7 @@ static void test_config_defaults(void)
     check(c.port == 8080 && strcmp(c.bind_address, "127.0.0.1") == 0);
     check(c.max_users == 1024 && c.max_connections == 1024 && c.max_streams == 16);
     check(c.history == 64 && c.history_bytes == 131072 && c.max_message == 65536);
-    check(c.heartbeat_s == 5 && c.retry_ms == 2000 && !c.heartbeat_comment);
+    check(c.heartbeat_s == 5 && c.retry_ms == 2000 && !c.heartbeat_comment && !c.greeting_event);
     check(c.demo && c.access_log && !c.cors && c.cors_count == 0 && !c.log && !c.log_arg);
     check(c.stack_bytes == SSE_STACK_BYTES);
 }
@@ -2133,8 +2134,17 @@ static void test_bare_answers(void)
 /* Fields of a handler's own: what would break the head, or is the server's to write, is refused. */
 static int answer_fields(struct sse_exchange *exchange, void *arg)
 {
-    static const char *const bad_names[] = {"",     "a b",  "a:",   "a\r\nb", "\xC3\xA9",
-                                            "date", "VARY", "Allow", "te", "keep-alive", "access-control-allow-origin"};
+    static const char *const bad_names[] = {"",
+                                            "a b",
+                                            "a:",
+                                            "a\r\nb",
+                                            "\xC3\xA9",
+                                            "date",
+                                            "VARY",
+                                            "Allow",
+                                            "te",
+                                            "keep-alive",
+                                            "access-control-allow-origin"};
     static const char *const bad_values[] = {"a\r\nb", "a\nb", "a\rb", "\x01", "\x7F", " a", "a\t"};
     char long_value[SSE_OWN_FIELDS_BYTES];
 
@@ -2151,7 +2161,8 @@ static int answer_fields(struct sse_exchange *exchange, void *arg)
     check(sse_field(exchange, "X-Empty", "") == SSE_OK);
     check(sse_field(exchange, "X-A", "b \xC3\xA9\t\"c\"") == SSE_OK);
     memset(long_value, 'z', sizeof long_value);
-    long_value[SSE_OWN_FIELDS_BYTES - sizeof "X-Empty: \r\nX-A: b \xC3\xA9\t\"c\"\r\nX-L: \r\n" + 2] = 0;
+    long_value[SSE_OWN_FIELDS_BYTES - sizeof "X-Empty: \r\nX-A: b \xC3\xA9\t\"c\"\r\nX-L: \r\n" +
+               2] = 0;
     check(sse_field(exchange, "X-L", long_value) == SSE_EFULL);
     long_value[strlen(long_value) - 1] = 0;
     check(sse_field(exchange, "X-L", long_value) == SSE_OK);
