@@ -413,10 +413,17 @@ SSE_PRINTF(3, 4) int sse_fail(struct sse_exchange *exchange, int status, const c
  * before each field's comment says which lock guards it (the legend is in THREADS AND LOCKS above).
  * Those without tags belong to one thread, or to whoever holds what they are part of. */
 
+/* Limits that messages name as well. */
+#define SSE_HEAD_BYTES       16384 /* request line and fields */
+#define SSE_TARGET_BYTES     4096  /* request target */
+#define SSE_CHUNK_LINE_BYTES 256   /* chunk size with its extensions */
+#define SSE_TRAILER_BYTES    4096  /* fields after a chunked body */
+#define TEXT_OF(constant)    TEXT_OF_VALUE(constant)
+#define TEXT_OF_VALUE(value) #value
+
 enum {
-    SSE_HEAD_BYTES = 8192,       /* request line and fields */
-    SSE_TARGET_BYTES = 4096,     /* request target */
-    SSE_IN_BYTES = 16384,        /* input buffer: a head, and a small body or pipelined requests */
+    /* input buffer: a head, then a small body, a line of trailers, or pipelined requests */
+    SSE_IN_BYTES = SSE_HEAD_BYTES + SSE_TRAILER_BYTES + 1024,
     SSE_OUT_BYTES = 4096,        /* output buffer: answers that go out together */
     SSE_FIELDS_BYTES = 1280,     /* status line and fields of an answer, with a listed origin */
     SSE_SCRATCH_BYTES = 2048,    /* an answer's body, before it turns chunked */
@@ -425,8 +432,6 @@ enum {
     SSE_WARM_BUFFERS = 64,       /* free connection buffers whose memory is kept */
     SSE_WARM_THREADS = 64,       /* threads that wait for a connection, of either kind */
     SSE_SPARE_THREADS = 16,      /* beyond one for each connection, while a stream moves */
-    SSE_CHUNK_LINE_BYTES = 256,  /* chunk size with its extensions */
-    SSE_TRAILER_BYTES = 4096,    /* fields after a chunked body */
     SSE_TOKEN_BYTES = 2048,      /* an access token; it is decoded in the answer's scratch */
     SSE_JSON_MEMBERS = 32,       /* members of a token's header, and of its claims */
     SSE_JSON_DEPTH = 8,          /* arrays and objects within one another there */
@@ -1723,10 +1728,12 @@ struct http_request {
     struct slice method, target, path;
     struct slice query;     /* without its `?`; at is NULL if there is none */
     struct slice authority; /* whom the client asked: of an absolute-form target, or Host */
-    /* fields, once each */
-    struct slice host, origin, sec_fetch_site, last_event_id, expect, authorization, cookie;
-    int minor;                          /* HTTP/1.minor, 0 or 1 */
-    bool wants_close, wants_keep_alive; /* Connection */
+    struct slice fields;    /* all field lines, as they came: see http_next_field() */
+    /* fields that may come once only */
+    struct slice host, origin, sec_fetch_site, last_event_id, authorization;
+    int minor;                            /* HTTP/1.minor, 0 or 1 */
+    bool wants_close, wants_keep_alive;   /* Connection */
+    bool expects_continue, expects_other; /* Expect */
     bool has_codings; /* Transfer-Encoding given; then either chunked is the last ... */
     bool chunked;
     bool unknown_coding;     /* ... and something else may come before it */
@@ -1917,8 +1924,20 @@ static void http_field_connection(struct http_request *r, struct slice list)
     } while (list.at);
 }
 
+/* RFC 9110 section 10.1.1: a list, too; of its members only 100-continue is defined. */
+static void http_field_expect(struct http_request *r, struct slice list)
+{
+    do {
+        struct slice member = slice_trim(slice_cut(&list, ','));
+        bool known = slice_is_nocase(member, "100-continue");
+        r->expects_continue |= known;
+        r->expects_other |= !known && member.len > 0;
+    } while (list.at);
+}
+
 /* RFC 9112 section 5: name, colon, value, with no space before the colon and no line folding.
- * Fields that decide something stand in the table, and may come once only. */
+ * Fields that decide something and are no lists stand in the table, and may come once only. Cookie
+ * may come several times (RFC 9113 section 8.2.3), and is looked for only when it is needed. */
 static int http_parse_field(struct slice line, struct http_request *r)
 {
     struct slice value = line, name = slice_cut(&value, ':');
@@ -1929,9 +1948,7 @@ static int http_parse_field(struct slice line, struct http_request *r)
                 {"origin", &r->origin},
                 {"sec-fetch-site", &r->sec_fetch_site},
                 {"last-event-id", &r->last_event_id},
-                {"expect", &r->expect},
-                {"authorization", &r->authorization},
-                {"cookie", &r->cookie}};
+                {"authorization", &r->authorization}};
 
     if (!value.at || !http_is_token(name))
         return http_refuse(r, 400, "a field must read NAME: VALUE, on one line, no space in NAME");
@@ -1942,6 +1959,8 @@ static int http_parse_field(struct slice line, struct http_request *r)
         return http_field_codings(r, value);
     if (slice_is_nocase(name, "connection"))
         http_field_connection(r, value);
+    if (slice_is_nocase(name, "expect"))
+        http_field_expect(r, value);
     for (size_t i = 0; i < sizeof once / sizeof *once; i++) {
         if (!slice_is_nocase(name, once[i].name))
             continue;
@@ -1979,10 +1998,12 @@ static int http_too_large(struct slice line, bool in_request_line, size_t len,
     if (in_request_line) {
         r->method = slice_cut(&line, ' '); /* whether it was HEAD decides what the answer holds */
         if (slice_cut(&line, ' ').len > SSE_TARGET_BYTES)
-            return http_refuse(r, 414, "the request target is over 4096 bytes");
+            return http_refuse(r, 414,
+                               "the request target is over " TEXT_OF(SSE_TARGET_BYTES) " bytes");
     }
     if (len > SSE_HEAD_BYTES)
-        return http_refuse(r, 431, "the request line and fields are over 8192 bytes");
+        return http_refuse(
+            r, 431, "the request line and fields are over " TEXT_OF(SSE_HEAD_BYTES) " bytes");
     return HTTP_MORE;
 }
 
@@ -1991,7 +2012,7 @@ static int http_too_large(struct slice line, bool in_request_line, size_t len,
 static int http_parse_head(const char *in, size_t len, struct http_request *r)
 {
     struct slice line;
-    size_t empty = len >= 2 && in[0] == '\r' && in[1] == '\n' ? 2 : 0, at = empty;
+    size_t empty = len >= 2 && in[0] == '\r' && in[1] == '\n' ? 2 : 0, at = empty, fields_at = 0;
     int n, verdict;
 
     /* RFC 9112 section 2.2: an empty line before the request is ignored */
@@ -2005,12 +2026,28 @@ static int http_parse_head(const char *in, size_t len, struct http_request *r)
         at += (size_t)n;
         if (line.len == 0 && !request_line)
             break;
+        fields_at = request_line ? at : fields_at;
         verdict = request_line ? http_parse_request_line(line, r) : http_parse_field(line, r);
         if (verdict < 0)
             return verdict;
     }
+    r->fields = (struct slice){in + fields_at, at - fields_at};
     verdict = http_judge(r);
     return verdict < 0 ? verdict : (int)at;
+}
+
+/* The value of the next field of that name. *rest begins as r->fields, and is what follows then. At
+ * is NULL if there is none. */
+static struct slice http_next_field(struct slice *rest, const char *name)
+{
+    while (rest->at) {
+        struct slice value = slice_cut(rest, '\r'), line_name = slice_cut(&value, ':');
+        if (rest->len > 0 && rest->at[0] == '\n')
+            rest->at++, rest->len--;
+        if (value.at && slice_is_nocase(line_name, name))
+            return slice_trim(value);
+    }
+    return (struct slice){NULL, 0};
 }
 
 /* Persistent unless told otherwise in HTTP/1.1, closed unless told otherwise in 1.0 (RFC 9112
@@ -2114,10 +2151,12 @@ static int http_chunk_line(struct http_chunks *c, const char *in, size_t len,
     if (c->state == CHUNK_END && line.len > 0)
         return http_refuse(r, 400, "a chunk is longer than its size says");
     if (c->state == CHUNK_SIZE && line.len > SSE_CHUNK_LINE_BYTES)
-        return http_refuse(r, 400, "a chunk's size line is over 256 bytes");
+        return http_refuse(r, 400,
+                           "a chunk's size line is over " TEXT_OF(SSE_CHUNK_LINE_BYTES) " bytes");
     size_t whole = n > 0 ? (size_t)n : line.len;
     if (line.len > 0 && c->trailers + whole > SSE_TRAILER_BYTES)
-        return http_refuse(r, 431, "the trailer fields are over 4096 bytes");
+        return http_refuse(r, 431,
+                           "the trailer fields are over " TEXT_OF(SSE_TRAILER_BYTES) " bytes");
     if (n == HTTP_MORE)
         return HTTP_MORE;
     if (c->state == CHUNK_SIZE) {
@@ -2546,24 +2585,42 @@ static struct member member_find(const struct member *members, int count, const 
     return (struct member){.kind = 0};
 }
 
-/* A NumericDate (RFC 7519 section 2) in milliseconds. False if it is none, or written with an
- * exponent, as nobody does. A number too large to hold means: never. */
+/* A NumericDate (RFC 7519 section 2), a JSON number in any notation (RFC 8259 section 6), as
+ * milliseconds, rounded down. False if it is no number. One before 1970 counts as -1, long ago; one
+ * too large to hold as INT64_MAX, never. */
 static bool token_date(struct member m, int64_t *ms)
 {
-    struct slice fraction = m.value, whole = slice_cut(&fraction, '.');
-    uint64_t seconds;
+    enum { EXPONENT_MAX = 10000 }; /* beyond the length of any token */
+    const char *at = m.value.at, *end = at + m.value.len;
+    uint64_t digits = 0, exponent = 0;
+    int64_t scale = 3; /* the number is digits x 10^scale milliseconds */
+    bool in_fraction = false;
 
-    if (m.kind != '0' || whole.len == 0)
+    if (m.kind != '0' || m.value.len == 0)
         return false;
-    for (size_t i = 0; i < m.value.len; i++)
-        if (!m.value.at[i] || !strchr("-.0123456789", m.value.at[i]))
-            return false;
-    *ms = whole.at[0] == '-' ? -1 : INT64_MAX; /* before 1970: long ago */
-    if (text_number(whole, (uint64_t)INT64_MAX / 1000 - 1, &seconds)) {
-        *ms = (int64_t)seconds * 1000;
-        for (size_t i = 0, worth = 100; i < fraction.len && worth > 0; i++, worth /= 10)
-            *ms += (fraction.at[i] - '0') * (int64_t)worth;
+    bool negative = *at == '-';
+    for (at += negative; at < end && *at != 'e' && *at != 'E'; at++) {
+        bool holds = digits < UINT64_MAX / 100;
+        if (*at == '.') {
+            in_fraction = true;
+            continue;
+        }
+        digits = holds ? digits * 10 + (unsigned)(*at - '0') : digits;
+        scale += (holds ? 0 : 1) - (in_fraction ? 1 : 0);
     }
+    if (at < end) {
+        bool down = *++at == '-';
+        at += down || *at == '+';
+        for (; at < end; at++)
+            exponent = exponent < EXPONENT_MAX ? exponent * 10 + (unsigned)(*at - '0') : exponent;
+        scale += down ? -(int64_t)exponent : (int64_t)exponent;
+    }
+    for (; scale < 0 && digits > 0; scale++)
+        digits /= 10;
+    for (; scale > 0 && digits > 0 && digits < INT64_MAX / 10; scale--)
+        digits *= 10;
+    *ms = digits > INT64_MAX || (scale > 0 && digits > 0) ? INT64_MAX : (int64_t)digits;
+    *ms = negative ? -1 : *ms;
     return true;
 }
 
@@ -2580,6 +2637,8 @@ static bool token_header_is_valid(char *at, size_t len)
 }
 
 static const char TOKEN_EXPIRED[] = "the token has expired";
+
+enum { TOKEN_LEEWAY_MS = 60000 }; /* for nbf: the clock that it was written by may be ahead */
 
 /* Why the claims make no valid token (RFC 7519 section 4.1), or NULL. */
 static const char *token_claims(char *at, size_t len, int64_t now, struct token *token)
@@ -2600,7 +2659,7 @@ static const char *token_claims(char *at, size_t len, int64_t now, struct token 
         return "the token must have an exp, and it and nbf must be numbers of seconds";
     if (token->expires_ms <= now)
         return TOKEN_EXPIRED;
-    if (not_before > now)
+    if (not_before > now + TOKEN_LEEWAY_MS)
         return "the token is not valid yet";
     token->subject = sub.value;
     for (struct slice rest = scope.value; rest.at;) {
@@ -2638,21 +2697,24 @@ static int token_read(const struct sse_config *config, char *at, size_t len, int
     return *why ? SSE_EINVAL : SSE_OK;
 }
 
-/* The cookie of that name (RFC 6265 section 4.2.1), or absent; an empty one counts as absent. */
-static struct slice cookie_find(struct slice cookies, const char *name)
+/* The cookie of that name (RFC 6265 section 4.2.1) in any of the request's Cookie fields, or
+ * absent; an empty one counts as absent. */
+static struct slice cookie_find(const struct http_request *r, const char *name)
 {
-    while (cookies.at) {
-        struct slice value = slice_trim(slice_cut(&cookies, ';')), key = slice_cut(&value, '=');
-        if (value.len > 0 && slice_is(key, name))
-            return value;
-    }
+    struct slice rest = r->fields, cookies;
+    while ((cookies = http_next_field(&rest, "cookie")).at)
+        while (cookies.at) {
+            struct slice value = slice_trim(slice_cut(&cookies, ';')), key = slice_cut(&value, '=');
+            if (value.len > 0 && slice_is(key, name))
+                return value;
+        }
     return (struct slice){NULL, 0};
 }
 
 /* Copies the request's token to `to`, of SSE_TOKEN_BYTES: that of Authorization, if its scheme is
- * Bearer (RFC 6750 section 2.1); else of the query; else the cookie. Returns its length, or sets
- * *why. */
-static int token_find(const struct http_request *r, char *to, const char **why)
+ * Bearer (RFC 6750 section 2.1); else of the query; else, if cookies count, of the cookie. Returns
+ * its length, or sets *why. */
+static int token_find(const struct http_request *r, bool cookies_count, char *to, const char **why)
 {
     struct slice bearer = r->authorization, scheme = slice_cut(&bearer, ' ');
     struct slice found = slice_is_nocase(scheme, "Bearer") ? bearer : (struct slice){NULL, 0};
@@ -2666,7 +2728,8 @@ static int token_find(const struct http_request *r, char *to, const char **why)
             return n;
         if (n < 0)
             *why = "the access_token of the query is too long, or escaped wrongly";
-        found = cookie_find(r->cookie, "sse_token");
+        if (cookies_count)
+            found = cookie_find(r, "sse_token");
     }
     if (!*why && !found.at)
         *why =
@@ -4503,26 +4566,30 @@ static int body_next(struct sse_exchange *x, size_t base, struct http_chunks *ch
 }
 
 /* Receives the body, stretch by stretch. It stays in the input buffer, behind the head, if it fits
- * there, as almost every message does; else it moves to a slot of its own. With !keep it goes
- * nowhere. Returns 1, 0 if the client has closed, or minus a status. */
+ * there (with room for the lines of chunks), as almost every message does; else it moves to a slot
+ * of its own. With !keep it goes nowhere. A length is compared as the 64 bits it came in, and a
+ * chunk's at its size line: size_t may be narrower, and what does not come need not be waited for.
+ * Returns 1, 0 if the client has closed, or minus a status. */
 static int body_receive(struct sse_exchange *x, bool keep, int64_t deadline_ms)
 {
     struct conn *c = x->conn;
     uint32_t max = x->server->config.max_message;
     size_t base = c->in_start, got = 0, length = (size_t)x->request.content_length;
-    size_t room = x->request.chunked ? SSE_IN_BYTES / 8 : SSE_IN_BYTES - base;
+    size_t room = SSE_IN_BYTES - base - (x->request.chunked ? SSE_TRAILER_BYTES + 2 : 0);
     bool in_place = keep && (x->request.chunked || length <= room);
     struct http_chunks chunks = {.state = CHUNK_SIZE};
     char *to = c->buffers->in + base;
     struct slice data;
 
+    if (x->request.content_length > max)
+        return -413;
     while (x->request.chunked ? chunks.state != CHUNK_DONE : got < length) {
         data.len = 0;
         int n =
             body_next(x, base + (in_place ? got : 0), &chunks, length - got, deadline_ms, &data);
         if (n <= 0)
             return n;
-        if (data.len > max - got)
+        if (data.len + chunks.left > max - got)
             return -413;
         if (keep && !x->body_slot && (!in_place || got + data.len > room)) {
             if ((x->body_slot = body_take(x->server)) == 0)
@@ -4549,9 +4616,9 @@ static int exchange_receive(struct sse_exchange *x)
 
     if (!http_has_body(r))
         return 1;
-    if (r->content_length > x->server->config.max_message)
+    if (r->content_length > x->server->config.max_message) /* before it is invited to come */
         return -413;
-    if (r->expect.at && r->minor > 0 && x->conn->in_start == x->conn->in_end) {
+    if (r->expects_continue && r->minor > 0 && x->conn->in_start == x->conn->in_end) {
         exchange_make_room(x, SSE_FIELDS_BYTES);
         if (x->lost)
             return 0;
@@ -4602,9 +4669,7 @@ static int exchange_authorize(struct sse_exchange *x)
     char *at = x->conn->buffers->scratch; /* free until there is an answer */
     struct token token;
     const char *why = NULL;
-    if (origin_is_anyone(x->server, &x->request))
-        x->request.cookie = (struct slice){NULL, 0};
-    int len = token_find(&x->request, at, &why);
+    int len = token_find(&x->request, !origin_is_anyone(x->server, &x->request), at, &why);
     int code = why ? SSE_EINVAL : token_read(config, at, (size_t)len, unix_ms(), &token, &why);
 
     if (code == SSE_ENOMEM)
@@ -4639,7 +4704,7 @@ static int exchange_check(struct sse_exchange *x)
         x->is_options = false;
         return sse_fail(x, 404, "there is no such path here; /openapi.json lists those there are");
     }
-    if (r->expect.at && r->minor > 0 && !slice_is_nocase(r->expect, "100-continue"))
+    if (r->expects_other && r->minor > 0)
         return sse_fail(x, 417, "of all expectations only 100-continue is known here");
     if (x->is_options)
         return 0;

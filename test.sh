@@ -1475,7 +1475,7 @@ bare() { # STATUS WHAT STEP...: refused, and as it was HEAD, without a body
 bare 400 'HEAD without Host' 'send:HEAD /health HTTP/1.1\r\n\r\n'
 bare 505 'HEAD of another version' "send:HEAD /health HTTP/2.0\r\n$H\r\n"
 bare 414 'HEAD of a long target' 'send:HEAD /' 'repeat:4100:a' "send: HTTP/1.1\r\n$H\r\n"
-bare 431 'HEAD with long fields' "send:HEAD /health HTTP/1.1\r\n${H}X: " 'repeat:9000:a'
+bare 431 'HEAD with long fields' "send:HEAD /health HTTP/1.1\r\n${H}X: " 'repeat:20000:a'
 refused 400 'two empty lines before the request' "send:\r\n\r\n$LAST"
 refused 400 'the second after a while' 'send:\r\n' quiet:50 "send:\r\n$LAST"
 accepted 200 'one, and the request after a while' 'send:\r\n' quiet:50 "send:$LAST"
@@ -1497,6 +1497,16 @@ accepted '404 405 200' 'after 404 and 405 the connection goes on' \
     "send:GET /nowhere HTTP/1.1\r\n$H\r\nDELETE /health HTTP/1.1\r\n$H\r\n$LAST"
 refused 413 'a body over --max-message, by its length' "send:${P}Content-Length: 65537\r\n\r\nxxx"
 refused 413 'by a length beyond all numbers' "send:${P}Content-Length: 99999999999999999999999\r\n\r\nxxx"
+refused 413 'by a chunk, at its size line' "send:${C}\r\n10001\r\n"
+refused 413 'by the second' "send:${C}\r\n8000\r\n" 'repeat:32768:x' 'send:\r\n8001\r\n'
+for length in 4294967296 4294967297 4294967351 18446744073709551615 18446744073709551616; do
+    refused 404 "no part of a body of $length bytes is a request" "send:POST /nowhere HTTP/1.1\r\n${H}Content-Length: $length\r\n\r\n$LAST"
+    refused 413 "nor one that is too large" "send:${P}Content-Length: $length\r\n\r\n$LAST"
+done
+for length in 100000000 100000001 100000037 10000000000000000 ffffffffffffffff; do
+    refused 404 "nor of a chunk of $length" "send:POST /nowhere HTTP/1.1\r\n${H}Transfer-Encoding: chunked\r\n\r\n$length\r\n$LAST"
+    refused 413 "nor of one that is too large" "send:${C}\r\n$length\r\n$LAST"
+done
 refused 413 'by its chunks' "send:${C}\r\n10001\r\n" 'repeat:65537:x' 'send:\r\n0\r\n\r\n'
 refused 413 'by one chunk too many' "send:${C}\r\n10000\r\n" 'repeat:65536:x' 'send:\r\n1\r\ny\r\n0\r\n\r\n'
 refused 413 'by a chunk size beyond all numbers' "send:${C}\r\nfffffffffffffffff\r\nabc"
@@ -1506,12 +1516,17 @@ refused 414 'a target over 4096 bytes' 'send:GET /' 'repeat:4096:a' "send: HTTP/
 accepted 404 'one of exactly 4096' 'send:GET /' 'repeat:4095:a' "send: HTTP/1.1\r\n$H$CLOSE\r\n"
 refused 414 'a target that never ends' 'send:GET /' 'repeat:10000:a'
 accepted 200 'a long query within that' 'send:GET /health?' 'repeat:4000:a' "send: HTTP/1.1\r\n$H$CLOSE\r\n"
-refused 431 'fields over 8192 bytes' "send:${GET}" 'repeat:900:X: abcdefg\r\n' 'send:\r\n'
-refused 431 'a field that never ends' "send:${GET}X: " 'repeat:10000:a'
-refused 431 'a method that never ends' 'repeat:10000:A'
+refused 431 'fields over 16384 bytes' "send:${GET}" 'repeat:1800:X: abcdefg\r\n' 'send:\r\n'
+refused 431 'a field that never ends' "send:${GET}X: " 'repeat:20000:a'
+refused 431 'a method that never ends' 'repeat:20000:A'
 used=$(printf "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: \r\n\r\n" | wc -c)
-accepted 200 'exactly 8192 bytes' "send:${GET}${CLOSE}X: " "repeat:$((8192 - used)):a" 'send:\r\n\r\n'
-refused 431 'one more' "send:${GET}${CLOSE}X: " "repeat:$((8193 - used)):a" 'send:\r\n\r\n'
+accepted 200 'exactly 16384 bytes' "send:${GET}${CLOSE}X: " "repeat:$((16384 - used)):a" 'send:\r\n\r\n'
+accepted 200 'after an empty line' "send:\r\n${GET}${CLOSE}X: " "repeat:$((16384 - used)):a" 'send:\r\n\r\n'
+refused 431 'one more' "send:${GET}${CLOSE}X: " "repeat:$((16385 - used)):a" 'send:\r\n\r\n'
+used=$(printf "POST /sse/send/http HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nX: \r\n\r\n" | wc -c)
+accepted '202 200' 'and a body of chunks, with 4096 bytes of trailers, after such a head' \
+    "send:${C}X: " "repeat:$((16384 - used)):a" 'send:\r\n\r\n300\r\n' 'repeat:768:a' 'send:\r\n1000\r\n' \
+    'repeat:4096:b' 'send:\r\n0\r\nX: ' 'repeat:4091:c' "send:\r\n\r\n$LAST"
 accepted 431 'trailers without end' "send:${C}\r\n0\r\n" 'repeat:1000:X: abc\r\n'
 for coding in 'chunked, gzip' 'chunked, chunked' gzip identity 'chunked;q=1' '"chunked"' '' 'gzip;x=chunked' ', ,'; do
     refused 400 "Transfer-Encoding: $coding" "send:${P}Transfer-Encoding: $coding\r\n\r\n0\r\n\r\n"

@@ -112,7 +112,8 @@ static void test_json_values(void)
     check(members[1].kind == '0' && slice_is(members[1].value, "-12.5"));
     check(members[2].kind == '[' && slice_is(members[2].value, "[1,2]"));
     free(at);
-    at = token_copy(" { \"n\" : 1 , \"t\" : true\n, \"o\" : { \"a\" : 1 }\t, \"l\" : [ 1 , 2 ] } ", &len);
+    at = token_copy(" { \"n\" : 1 , \"t\" : true\n, \"o\" : { \"a\" : 1 }\t, \"l\" : [ 1 , 2 ] } ",
+                    &len);
     n = json_read_object(at, len, members, 4);
     check(n == 4 && slice_is(members[0].value, "1") && slice_is(members[1].value, "true"));
     check(slice_is(members[2].value, "{ \"a\" : 1 }") && slice_is(members[3].value, "[ 1 , 2 ]"));
@@ -135,11 +136,32 @@ static void test_token_dates(void)
                  {"1.9999", 1999},
                  {"-1", -1},
                  {"-0.1", -1},
-                 {"1e3", -2},
-                 {"1E3", -2},
-                 {"2000000000", 2000000000000}, {"1 ", -2}, {"1.5 ", -2}, {"1x", -2}, {"", -2},
+                 {"1e3", 1000000},
+                 {"1E3", 1000000},
+                 {"1e+3", 1000000},
+                 {"1e10", 10000000000000},
+                 {"1.5e0", 1500},
+                 {"1.7e9", 1700000000000},
+                 {"17000000000000e-4", 1700000000000},
+                 {"0.0000000017e18", 1700000000000},
+                 {"1234567.891234e3", 1234567891234},
+                 {"1999e-3", 1999},
+                 {"19999e-4", 1999},
+                 {"1e-4", 0},
+                 {"1e-99999999999999999999", 0},
+                 {"0e99999999999999999999", 0},
+                 {"0.0e9", 0},
+                 {"1e15", 1000000000000000000},
+                 {"9e15", 9000000000000000000},
+                 {"1e16", INT64_MAX},
+                 {"1e400", INT64_MAX},
+                 {"1e99999999999999999999", INT64_MAX},
+                 {"-1e10", -1},
+                 {"-1E-10", -1},
+                 {"2000000000", 2000000000000},
+                 {"", -2},
                  {"9223372036854774", 9223372036854774000},
-                 {"9223372036854775", INT64_MAX},
+                 {"9223372036854776", INT64_MAX},
                  {"99999999999999999999999", INT64_MAX}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int64_t ms;
@@ -171,7 +193,10 @@ static void test_token_claims(void)
                  {"{\"exp\":100}", 100000, false},
                  {"{\"exp\":100.001}", 100000, true},
                  {"{\"exp\":100,\"nbf\":50}", 50000, true},
-                 {"{\"exp\":100,\"nbf\":50}", 49999, false},
+                 {"{\"exp\":200,\"nbf\":150}", 90000, true}, /* a minute for clocks that differ */
+                 {"{\"exp\":200,\"nbf\":150}", 89999, false},
+                 {"{\"exp\":1e10,\"nbf\":1.5E2}", 150000, true},
+                 {"{\"exp\":100,\"nbf\":1e400}", 50000, false},
                  {"{\"exp\":100,\"aud\":null}", 0, false},
                  {"{\"exp\":100,\"sub\":null}", 0, false},
                  {"{\"exp\":\"100\"}", 0, false},
@@ -207,6 +232,10 @@ static void test_token_find(void)
                  {"Cookie: sse_token=c\r\n", "?access_token=%zz", NULL},
                  {"Cookie: a=b; sse_token=c; d=e\r\n", "", "c"},
                  {"Cookie: a=b;sse_token=c=d\r\n", "", "c=d"},
+                 {"Cookie: a=b\r\nCookie: c=d; sse_token=e\r\n", "", "e"},
+                 {"Cookie: sse_token=c\r\nX: y\r\ncookie: sse_token=d\r\n", "", "c"},
+                 {"Cookie: sse_token=\r\nCookie: sse_token=d\r\n", "", "d"},
+                 {"XCookie: sse_token=c\r\n", "", NULL},
                  {"Cookie: sse_token\r\n", "", NULL},
                  {"Cookie: Sse_token=c; xsse_token=d\r\n", "", NULL},
                  {"", "?Access_token=q", NULL},
@@ -218,10 +247,15 @@ static void test_token_find(void)
         int len = snprintf(head, sizeof head, "GET /%s HTTP/1.1\r\nHost: a\r\n%s\r\n",
                            cases[i].query, cases[i].fields);
         check(http_parse_head(head, (size_t)len, &r) == len);
-        int n = token_find(&r, to, &why);
+        bool is_cookie = strstr(cases[i].fields, "ookie: ") && cases[i].found;
+        int n = token_find(&r, true, to, &why);
         check((cases[i].found == NULL) == (why != NULL));
         if (cases[i].found)
             check(n == (int)strlen(cases[i].found) && memcmp(to, cases[i].found, (size_t)n) == 0);
+        why = NULL; /* a cookie that does not count */
+        token_find(&r, false, to, &why);
+        if (is_cookie && !strstr(cases[i].fields, "Bearer ") && !strstr(cases[i].query, "=q"))
+            check(why != NULL);
     }
 }
 
