@@ -2619,8 +2619,7 @@ static bool token_date(struct member m, int64_t *ms)
         digits /= 10;
     for (; scale > 0 && digits > 0 && digits < INT64_MAX / 10; scale--)
         digits *= 10;
-    *ms = digits > INT64_MAX || (scale > 0 && digits > 0) ? INT64_MAX : (int64_t)digits;
-    *ms = negative ? -1 : *ms;
+    *ms = negative ? -1 : scale > 0 && digits > 0 ? INT64_MAX : (int64_t)digits;
     return true;
 }
 
@@ -4889,7 +4888,8 @@ static int connect_probe(struct sse_exchange *x)
 
 static void conn_watch(struct conn *c);
 
-/* Opens the user's stream, which takes the connection over: 0 then, or the status. */
+/* Opens the stream of a pinned user, which takes the connection over: 0 then, or the status. The
+ * output buffer is empty. */
 static int connect_open(struct sse_exchange *x, struct user *user)
 {
     struct sse_server *server = x->server;
@@ -4897,11 +4897,6 @@ static int connect_open(struct sse_exchange *x, struct user *user)
     char buffer[SSE_ID_BYTES + 16];
     struct slice last = exchange_last_event_id(x, buffer, sizeof buffer);
 
-    exchange_make_room(x, SSE_OUT_BYTES);
-    if (x->lost)
-        return 0;
-    if (exchange_is_late(x))
-        return exchange_refuse(x, REFUSED_TOKEN, 401, "%s", TOKEN_EXPIRED);
     x->close = true;
     x->type = "text/event-stream";
     answer_head(x, 200, FRAMED_STREAM);
@@ -4929,6 +4924,13 @@ static int handle_connect(struct sse_exchange *x, void *arg)
 
     if (x->is_head)
         return connect_probe(x);
+    /* Earlier answers of a pipeline go out before the user is pinned: the client decides how long
+     * that takes, and a pinned user cannot make room. */
+    exchange_make_room(x, SSE_OUT_BYTES);
+    if (x->lost)
+        return 0;
+    if (exchange_is_late(x))
+        return exchange_refuse(x, REFUSED_TOKEN, 401, "%s", TOKEN_EXPIRED);
     struct user *user = user_find_or_add(x->server, exchange_name(x));
     if (!user)
         return exchange_fail(x, SSE_EFULL);
@@ -5393,6 +5395,8 @@ static const struct {
     {"lastEventId",
      "go on after the message with this id; the field Last-Event-ID counts before it",
      "'type':'string','default':''"},
+    {"Last-Event-ID", "the same, as a browser says it when it comes back",
+     "'type':'string','default':''"},
     {"hold", "seconds for which the user is to stay away: connects are answered 204",
      "'type':'integer','minimum':0,'maximum':86400,'default':0"},
     {"event", "the name of the event that a browser sees",
@@ -5512,6 +5516,10 @@ static void openapi_operation(struct sse_exchange *x, const struct route *route,
     openapi_write(x, has_user && route->query ? "," : "");
     if (route->query)
         openapi_parameter(x, route->query, "query");
+    if (route->is_stream) {
+        openapi_write(x, ",");
+        openapi_parameter(x, "Last-Event-ID", "header");
+    }
     openapi_write(x, "]");
     if (is_post && route->takes_body)
         openapi_write(x, ",'requestBody':{'required':true,'content':{'text/plain':{'schema':"
@@ -5542,13 +5550,17 @@ static void openapi_routes(struct sse_exchange *x)
     openapi_write(x, "}");
 }
 
-/* What the client speaks: HTTPS if a proxy does, as a listed origin of the same host tells. */
-static const char *openapi_scheme(const struct sse_config *config, struct slice authority)
+/* What the client speaks: HTTPS if this server does, or a proxy in front, as X-Forwarded-Proto or a
+ * listed origin of the same host tells. */
+static const char *openapi_scheme(const struct sse_config *config, const struct http_request *r)
 {
-    struct slice host;
+    struct slice authority = r->authority, host, rest = r->fields;
+    struct slice forwarded = http_next_field(&rest, "x-forwarded-proto");
     struct origin listed;
     unsigned port;
 
+    if (slice_is_nocase(slice_trim(slice_cut(&forwarded, ',')), "https")) /* the client's own */
+        return "https";
     bool named = authority.len && host_split(authority, &host, &port);
     for (size_t i = 0; named && i < config->cors_count; i++)
         if (origin_parse(slice_of(config->cors[i]), &listed) &&
@@ -5567,7 +5579,7 @@ static int handle_openapi(struct sse_exchange *x, void *arg)
     openapi_write(x, "{'openapi':'3.1.0','info':{'title':'sse','version':'" SSE_VERSION "',"
                      "'summary':'Per-user push over Server-Sent Events',"
                      "'license':{'name':'MIT','identifier':'MIT'}},'servers':[{'url':'");
-    sse_print(x, "%s://", openapi_scheme(config, authority));
+    sse_print(x, "%s://", openapi_scheme(config, &x->request));
     if (authority.len) /* as it was asked for: host and port, which the parser has looked at */
         sse_write(x, authority.at, authority.len);
     else
@@ -6209,9 +6221,11 @@ static int conn_read_head(struct conn *c, struct http_request *request)
     }
 }
 
+/* Serves request after request. Where the server is the one to end the connection it lingers after
+ * its last answer, whether that is written already or not: the client may have sent more. */
 static void conn_serve(struct conn *c)
 {
-    bool goes_on = true;
+    bool goes_on = true, was_answered = false;
 
     conn_take_buffers(c);
     while (goes_on) {
@@ -6221,11 +6235,15 @@ static void conn_serve(struct conn *c)
         if (verdict != 0 && verdict != -408 && c->is_misdirected)
             verdict = http_refuse(&x->request, 400, "this port speaks HTTPS: begin with https://");
         goes_on = verdict != 0 && exchange_run(x, verdict);
+        was_answered = verdict != 0;
     }
     if (c->is_stream && !c->stream.greeted)
         return; /* its greeting is still in the buffers */
-    if (!c->is_stream && conn_settle(c) && c->out.len > 0 && conn_flush(c))
-        transport_linger(&c->transport);
+    if (!c->is_stream) {
+        was_answered |= c->out.len > 0 || c->buffers->gathered_count > 0;
+        if (conn_drain(c) && was_answered && !c->transport.failed)
+            transport_linger(&c->transport);
+    }
     conn_give_buffers(c);
 }
 
@@ -6766,8 +6784,10 @@ static bool acceptor_admit(struct sse_server *server, struct acceptor *a, int fd
     return c || replaces;
 }
 
-/* Accepts one connection. False if there was none, or no room for it. When one was taken before,
- * there may be none: then an error is no news, since Linux finds no descriptor before it looks. */
+/* Accepts one connection. False if there was none, or no room for it. Four errors mean that the
+ * system has run out of something; when a connection was taken before, they are no news, since
+ * Linux finds no descriptor before it looks whether there is another. All other errors, such as
+ * EPROTO or EHOSTUNREACH, belong to a connection that failed before it was taken (accept(2)). */
 static bool acceptor_accept(struct sse_server *server, struct acceptor *a)
 {
     int fd = transport_accept(server->listener);
@@ -6775,8 +6795,8 @@ static bool acceptor_accept(struct sse_server *server, struct acceptor *a)
         a->taken++;
         return acceptor_admit(server, a, fd);
     }
-    if (a->taken == 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != ECONNABORTED &&
-        errno != EINTR) {
+    if (a->taken == 0 &&
+        (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
         acceptor_pause(server, a,
                        errno == EMFILE || errno == ENFILE
                            ? "out of descriptors: accepting goes on more slowly"
@@ -7402,10 +7422,14 @@ void sse_destroy(struct sse_server *server)
 static struct sse_server *the_server; /* for the signal handler */
 static const char **the_origins;      /* what --cors listed; as long as the command line */
 
+/* The first SIGTERM or SIGINT begins an orderly stop; one that comes while it lasts ends the
+ * process at once. */
 static void on_signal(int signal_number)
 {
     if (signal_number == SIGHUP && the_server->config.cert_file)
         sse_reload(the_server);
+    else if (signal_number != SIGHUP && atomic_load(&the_server->stopping))
+        _exit(1);
     else
         sse_stop(the_server);
 }

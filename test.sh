@@ -797,6 +797,15 @@ start proxied --cors https://push.example.org --cors http://plain.example.org:81
 get /openapi.json -H 'Host: push.example.org' >/dev/null
 has 'over HTTPS, if a listed origin of that host is' '"url":"https://push.example.org"' "$(cat "$tmp/body")"
 get /openapi.json -H 'Host: push.example.org:81' >/dev/null
+for proto in https HTTPS 'https, http'; do
+    get /openapi.json -H "X-Forwarded-Proto: $proto" >/dev/null
+    has "or if the proxy says so: $proto" "\"url\":\"https://127.0.0.1:$PORT\"" "$(cat "$tmp/body")"
+done
+for proto in http '' 'https://evil.example/' 'http, https'; do
+    get /openapi.json -H "X-Forwarded-Proto: $proto" >/dev/null
+    has "it says nothing else: '$proto'" "\"url\":\"$URL\"" "$(cat "$tmp/body")"
+done
+has 'the field that a browser resumes with is described' '"name":"Last-Event-ID","in":"header"' "$(cat "$tmp/body")"
 has 'but of that port' "\"url\":\"$SCHEME://push.example.org:81\"" "$(cat "$tmp/body")"
 stop proxied
 use main
@@ -1290,6 +1299,21 @@ lists_stand() { # for a while no more of them are written: the sockets are full
     lists=$(metric 'sse_http_requests_total{route="/sse/users",code="200"}')
     if [ "${lists:-0}" -gt 100 ] && [ "$lists" = "$_lists" ]; then stood=$((stood + 1)); else stood=0; fi
     [ "$stood" -ge 20 ]
+start unheld --max-users 1
+is 'a user that is held' '202 200' "$(status /sse/send/alice -d x) $(status '/sse/disconnect/alice?hold=600')"
+launch unread-204 "$RAW" "$PORT" rcvbuf:4096 deaf patience:60000 "repeat:60000:GET /sse/connect/alice HTTP/1.1\r\n$H\r\n" "until:$tmp/204-are-read"
+answered='' stood=0
+answers_stand() { # for a while no more of them are written: the sockets are full
+    _answered=$answered
+    answered=$(metric 'sse_http_requests_total{route="/sse/connect/{userId}",code="204"}')
+    if [ "${answered:-0}" -gt 100 ] && [ "$answered" = "$_answered" ]; then stood=$((stood + 1)); else stood=0; fi
+    [ "$stood" -ge 20 ]
+}
+eventually 'whose answers nobody reads' answers_stand
+is 'makes room all the same, at once' '202 404' "$(status /sse/send/bob -d x -m 5) $(status /sse/status/alice)"
+: >"$tmp/204-are-read"
+ended unread-204 >/dev/null
+stop unheld
 }
 eventually 'that nobody reads' lists_stand
 refused_newcomers() { for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do status "/sse/send/new$n" -d x; echo; done | grep -c 503; }
@@ -1369,6 +1393,13 @@ accepted '202 200' 'the same length twice' "send:${P}Content-Length: 2\r\nConten
 accepted '202 200' 'no body at all' "send:${P}\r\n$LAST"
 accepted '202 200' 'an empty one' "send:${P}Content-Length: 0\r\n\r\n$LAST"
 accepted '202 200' 'a chunked body' "send:${C}\r\n3\r\nabc\r\n0003\r\ndef\r\n0\r\n\r\n$LAST"
+accepted 200 'two Cookie fields, as proxies for HTTP/2 send them' "send:${GET}Cookie: a=1\r\nCookie: b=2\r\n$CLOSE\r\n"
+accepted '200 200' 'the members of Expect, too' "send:${GET}Expect: 100-continue\r\nExpect: 100-continue,\r\n\r\n$LAST"
+for version in 1.0 1.1; do
+    accepted 200 "HEAD of the page over HTTP/$version ends in order, though the client has sent more" \
+        "send:HEAD / HTTP/$version\r\n$H$CLOSE\r\n" 'repeat:2000:more of it\r\n'
+    accepted 200 "and GET" "send:GET / HTTP/$version\r\n$H$CLOSE\r\n" 'repeat:2000:more of it\r\n'
+done
 accepted '202 200' 'with extensions and trailers' \
     "send:${C}\r\n3;a=b;c=\"d;e\"\r\nabc\r\nA ; x\r\n0123456789\r\n0;z\r\nX-Sum: 1\r\nContent-Length: 7\r\n\r\n$LAST"
 accepted '202 200' 'an empty chunked one' "send:${C}\r\n0\r\n\r\n$LAST"
