@@ -147,11 +147,14 @@
 #if defined(__GLIBC__) && !defined(__USE_XOPEN2K8)
 #error "include sse.c before any system header, or define _POSIX_C_SOURCE as 200809L first"
 #endif
-#ifndef _POSIX_C_SOURCE
-#define _POSIX_C_SOURCE 200809L
-#endif
 #if defined(__linux__) && !defined(_GNU_SOURCE)
-#define _GNU_SOURCE 1 /* for struct tcp_info and accept4(), and nothing else */
+#define _GNU_SOURCE 1 /* for struct tcp_info, accept4() and getentropy(), and nothing else */
+#elif defined(__APPLE__) && !defined(_DARWIN_C_SOURCE)
+#define _DARWIN_C_SOURCE 1 /* for MSG_DONTWAIT and its like */
+#endif
+#if !defined(_POSIX_C_SOURCE) && !defined(__FreeBSD__) && !defined(__NetBSD__) &&                  \
+    !defined(__OpenBSD__) && !defined(__DragonFly__) /* which would hide what is not POSIX */
+#define _POSIX_C_SOURCE 200809L
 #endif
 #endif
 
@@ -196,7 +199,8 @@ enum {
     SSE_ESYSTEM = -8,   /* another system call failed; errno says why */
     SSE_ECERT = -11,    /* no certificate chain could be read: errno, or 0 if the file has none */
     SSE_EKEY = -12,     /* no private key, likewise; or it belongs to another certificate */
-    SSE_ENOTLS = -13    /* HTTPS and tokens take a build with OpenSSL */
+    SSE_ENOTLS = -13,   /* HTTPS and tokens take a build with OpenSSL */
+    SSE_ERANDOM = -14   /* there are no random bytes; errno is that of /dev/urandom */
 };
 
 /* Who may use a route, where tokens are required. */
@@ -264,8 +268,8 @@ void sse_config_init(struct sse_config *config);
 
 /* Creates a server and binds its address; nothing is served before sse_run(). On success *server is
  * the caller's, to be given to sse_destroy(); on failure it is NULL. SSE_EINVAL (a field is out of
- * range), SSE_EBIND, SSE_ENOMEM, SSE_ESYSTEM, and where HTTPS or tokens are asked for SSE_ECERT,
- * SSE_EKEY, SSE_ENOTLS. */
+ * range), SSE_EBIND, SSE_ENOMEM, SSE_ERANDOM, SSE_ESYSTEM (no pipe), and where HTTPS or tokens are
+ * asked for SSE_ECERT, SSE_EKEY, SSE_ENOTLS. */
 int sse_create(struct sse_server **server, const struct sse_config *config);
 
 /* The TCP port that the server listens on. */
@@ -389,7 +393,6 @@ SSE_PRINTF(3, 4) int sse_fail(struct sse_exchange *exchange, int status, const c
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <semaphore.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -402,9 +405,11 @@ SSE_PRINTF(3, 4) int sse_fail(struct sse_exchange *exchange, int status, const c
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
-#ifdef __linux__
+#if defined(__linux__)
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#elif defined(__APPLE__)
+#include <sys/random.h>
 #endif
 
 /* ==== Limits and types ==========================================================================
@@ -594,11 +599,12 @@ struct stream {
     struct slice own;            /* [U] its own bytes, due before the log's */
 };
 
-/* A connection slot: lives as long as the server. `idle_since_ms` is 0 while a request is served,
- * the time while the thread waits for one, and CONN_TAKEN once somebody wants the thread back. */
+/* A connection slot: lives as long as the server. `idle_since` is 0 while a request is served, an
+ * idle_stamp() while the thread waits for one, and CONN_TAKEN once somebody wants the thread
+ * back. */
 struct conn {
     struct sse_server *server;  /* [I] */
-    atomic_llong idle_since_ms; /* [a] monotonic */
+    atomic_uint idle_since;     /* [a] */
     struct transport transport; /* [C] when its fd changes; [o] used, or under [U] by a stream */
     bool is_fresh;              /* [o] no request yet: it is given a moment before it is idle */
     bool is_ready;              /* [o] set up, its TLS too: requests may come */
@@ -614,14 +620,15 @@ struct conn {
     uint32_t next_free;          /* [C] slot + 1; 0 is none */
 };
 
-#define CONN_TAKEN (-1LL)
+#define CONN_TAKEN 2U
 
 /* A thread that serves one connection after another. Lives on its own stack. */
 struct worker {
-    struct conn *conn;   /* [C] while it waits, and NULL then; else [o] what it serves */
-    struct worker *next; /* [C] one that has waited for longer */
-    sem_t called;        /* it waits here; once this is posted, *worker may be gone */
-    bool is_used;        /* [o] it has served requests: see conn_stream() */
+    struct conn *conn;     /* [C] while it waits, and NULL then; else [o] what it serves */
+    struct worker *next;   /* [C] one that has waited for longer */
+    pthread_cond_t called; /* signalled under [C] when one of these two is set: */
+    bool is_over;          /* [C] it waits no longer, though there is no connection for it */
+    bool is_used;          /* [o] it has served requests: see conn_stream() */
 };
 
 /* Workers that wait, the latest first. All fields [C]. */
@@ -745,13 +752,15 @@ struct sse_server {
     size_t route_count;              /* [I] once running */
     size_t own_routes_at;            /* [I] where an embedder's begin */
 
-    int64_t started_ms;                                   /* [I] monotonic */
-    atomic_uint stream_count;                             /* [a] open streams */
-    atomic_ullong retry_seed;                             /* [a] */
-    atomic_ullong nonces;                                 /* [a] given out */
-    uint64_t nonce_keys[2][2];                            /* [I] random */
-    atomic_ullong requests[SSE_ROUTES + 1][SSE_STATUSES]; /* [a] answered; the last row for none */
-    atomic_ullong refusals[REFUSALS];                     /* [a] */
+    int64_t started_ms;        /* [I] monotonic */
+    atomic_uint stream_count;  /* [a] open streams */
+    uint64_t retry_seed;       /* [I] random */
+    atomic_ulong retries;      /* [a] drawn */
+    uint64_t nonce_keys[2][2]; /* [I] random */
+    atomic_ulong nonces;       /* [a] given out */
+    /* Where a long has 32 bits these two begin again after 2^32, as if after a restart. */
+    atomic_ulong requests[SSE_ROUTES + 1][SSE_STATUSES]; /* [a] answered; the last row for none */
+    atomic_ulong refusals[REFUSALS];                     /* [a] */
 };
 
 /* ==== Text and JSON =============================================================================
@@ -779,22 +788,6 @@ static int64_t unix_ms(void)
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-/* The moment in ms milliseconds, as pthread_cond_timedwait takes it. */
-static struct timespec time_in(int64_t ms)
-{
-    int64_t at = now_ms() + ms + 1; /* the clock was rounded down */
-    return (struct timespec){.tv_sec = (time_t)(at / 1000), .tv_nsec = (long)(at % 1000) * 1000000};
-}
-
-/* A condition whose waits run on the monotonic clock. */
-static bool cond_init(pthread_cond_t *cond)
-{
-    pthread_condattr_t monotonic;
-    return pthread_condattr_init(&monotonic) == 0 &&
-           pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) == 0 &&
-           pthread_cond_init(cond, &monotonic) == 0 && pthread_condattr_destroy(&monotonic) == 0;
 }
 
 static struct text text_over(char *at, size_t cap)
@@ -1107,8 +1100,166 @@ static const char *date_now(struct date *d)
 /* ==== Transport =================================================================================
  *
  * The only calls that move bytes over a connection: a plain socket, or TLS over one. None raises
- * SIGPIPE. Cryptography is OpenSSL's alone, and stands in the one conditional block of the file: on
- * a first reading, skip from #ifdef SSE_TLS to transport_wait(). */
+ * SIGPIPE. What differs between platforms stands first. Cryptography is OpenSSL's alone, and stands
+ * in a block of its own: on a first reading, skip from #ifdef SSE_TLS to transport_wait(). */
+
+/* ---- Platforms: all that goes beyond POSIX.1-2008, or is missing somewhere, with a fallback ---- */
+
+#ifndef MSG_NOSIGNAL /* macOS before 15: SO_NOSIGPIPE does the same */
+#define MSG_NOSIGNAL 0
+#endif
+
+/* The event by which poll() tells that the peer has closed, even with input still unread, or that
+ * we have shut the socket for reading. Elsewhere a read has to find out. */
+#ifndef POLLRDHUP
+#define POLLRDHUP 0
+#endif
+
+/* A condition whose waits run on the monotonic clock. */
+static bool cond_init(pthread_cond_t *cond)
+{
+#ifdef __APPLE__ /* has no such clock for conditions: cond_wait() waits for a span of time */
+    return pthread_cond_init(cond, NULL) == 0;
+#else
+    pthread_condattr_t monotonic;
+    return pthread_condattr_init(&monotonic) == 0 &&
+           pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) == 0 &&
+           pthread_cond_init(cond, &monotonic) == 0 && pthread_condattr_destroy(&monotonic) == 0;
+#endif
+}
+
+/* Waits until the condition is signalled, now and then for no reason, or until the deadline (-1 is
+ * none). False at the deadline. */
+static bool cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t deadline_ms)
+{
+    if (deadline_ms < 0)
+        return pthread_cond_wait(cond, mutex) == 0;
+    int64_t ms = deadline_ms + 1; /* now_ms() rounds down */
+#ifdef __APPLE__
+    int64_t now = now_ms();
+    ms = ms > now ? ms - now : 0;
+#endif
+    struct timespec t = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
+#ifdef __APPLE__
+    return pthread_cond_timedwait_relative_np(cond, mutex, &t) == 0;
+#else
+    return pthread_cond_timedwait(cond, mutex, &t) == 0;
+#endif
+}
+
+#if defined(__GLIBC__)
+#if defined(__USE_MISC) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 25)
+#define HAS_GETENTROPY
+#endif
+#elif defined(__linux__) || defined(__APPLE__) || defined(__FreeBSD__) || defined(__OpenBSD__)
+#define HAS_GETENTROPY
+#endif
+
+/* Fills it with random bytes, at most 256. Asking the kernel takes no file, so it works in an empty
+ * root directory as well. False with errno set. */
+static bool random_fill(void *to, size_t len)
+{
+#ifdef HAS_GETENTROPY
+    if (getentropy(to, len) == 0)
+        return true;
+#endif
+    int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    bool filled = fd >= 0 && read(fd, to, len) == (ssize_t)len;
+    int error = errno;
+    if (fd >= 0)
+        close(fd);
+    errno = error;
+    return filled;
+}
+
+/* After a rush, gives whole pages of this area back to the system. They will read as zeros. */
+static void memory_release(void *at, size_t len)
+{
+#ifdef __linux__
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE),
+              from = ((uintptr_t)at + page - 1) & ~(page - 1);
+    uintptr_t to = ((uintptr_t)at + len) & ~(page - 1);
+    if (from < to)
+        madvise((char *)at + (from - (uintptr_t)at), to - from, MADV_DONTNEED);
+#else
+    (void)at, (void)len;
+#endif
+}
+
+/* What every connection is set to; the listener, too: on Linux connections inherit it. */
+static void transport_prepare(int fd)
+{
+    struct timeval idle = {.tv_sec = SSE_IDLE_MS / 1000};
+    int on = 1;
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof idle);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+#ifdef SO_NOSIGPIPE
+    setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
+}
+
+/* What a listener is set to besides: where the platform can, a connection is handed over only when
+ * its client has said something, or after a second. No thread is woken to wait for a request that
+ * is still on its way. */
+static void transport_prepare_listener(int fd)
+{
+    transport_prepare(fd);
+#ifdef TCP_DEFER_ACCEPT
+    int timeout_s = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &timeout_s, sizeof timeout_s);
+#endif
+}
+
+/* A new connection, or -1. Programs that the one around us may start do not inherit it. */
+static int transport_accept(int listener)
+{
+#if defined(__linux__) && (defined(__USE_GNU) || !defined(__GLIBC__)) /* else it is not declared */
+    return accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+#else
+    int fd = accept(listener, NULL, NULL);
+    if (fd < 0)
+        return fd;
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+#ifndef __linux__
+    fcntl(fd, F_SETFL, 0); /* elsewhere it inherits O_NONBLOCK from the listener */
+    transport_prepare(fd);
+#endif
+    return fd;
+#endif
+}
+
+/* What a connection is set to when it becomes a stream: a peer that answers nothing, or whose
+ * window is closed, is asked again at least every ask_ms (1 s at the least) rather than ever more
+ * rarely. Linux can from 6.15 on; elsewhere one that vanishes with its window closed is noticed
+ * late. */
+static void transport_become_stream(int fd, unsigned ask_ms)
+{
+#ifdef __linux__
+    enum { RTO_MAX_MS = 44 }; /* TCP_RTO_MAX_MS, which C libraries do not name yet */
+    unsigned most = ask_ms > 1000 ? ask_ms : 1000;
+    setsockopt(fd, IPPROTO_TCP, RTO_MAX_MS, &most, sizeof most);
+#else
+    (void)fd, (void)ask_ms;
+#endif
+}
+
+/* Has the peer acknowledged nothing for so long, though it was asked again? One that merely reads
+ * nothing does answer: its window is closed, but it is there. (TCP_USER_TIMEOUT would make no
+ * difference between the two.) Where the platform cannot tell, its own timeout decides. */
+static bool transport_is_silent(int fd, unsigned ms)
+{
+#if defined(__linux__) && (defined(_GNU_SOURCE) || defined(__GLIBC__))
+    struct tcp_info info;
+    socklen_t len = sizeof info;
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+           info.tcpi_retransmits + info.tcpi_probes >= 2 && info.tcpi_last_ack_recv >= ms;
+#else
+    (void)fd, (void)ms;
+    return false;
+#endif
+}
+
+/* ---- Sockets ---- */
 
 enum { IO_LATER = -1 }; /* nothing can be moved now */
 
@@ -1502,17 +1653,6 @@ static bool mac_is(const unsigned char mac[32], const char *other)
 
 #endif
 
-/* The event by which poll() tells that the peer has closed, even with input still unread, or that
- * we have shut the socket for reading. 0 where the platform has none. */
-static short transport_end_event(void)
-{
-#ifdef POLLRDHUP
-    return POLLRDHUP;
-#else
-    return 0;
-#endif
-}
-
 /* Waits for events until the deadline. False if there were none. Before TLS can read on it may have
  * to write, an answer of its own; a peer that has closed by then is not waited for. */
 static bool transport_wait(struct transport *t, short events, int64_t deadline_ms)
@@ -1522,7 +1662,7 @@ static bool transport_wait(struct transport *t, short events, int64_t deadline_m
         return true;
     bool writes = t->tls && (events & POLLIN) && tls_wants_to_write(t);
     if (writes)
-        p.events = (short)(POLLOUT | transport_end_event());
+        p.events = (short)(POLLOUT | POLLRDHUP);
     for (;;) {
         int64_t left = deadline_ms - now_ms();
         int n = left > 0 ? poll(&p, 1, (int)left) : 0;
@@ -1604,7 +1744,7 @@ static short transport_wants(const struct transport *t)
 static short transport_stream_events(const struct transport *t)
 {
     if (t->tls)
-        return transport_end_event();
+        return POLLRDHUP;
     return POLLIN;
 }
 
@@ -1645,76 +1785,6 @@ static void transport_end(struct transport *t)
         return;
     tls_say_end(t);
     tls_end(t);
-}
-
-/* What every connection is set to; the listener, too: on Linux connections inherit it. */
-static void transport_prepare(int fd)
-{
-    struct timeval idle = {.tv_sec = SSE_IDLE_MS / 1000};
-    int on = 1;
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof idle);
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-}
-
-/* What a listener is set to besides: where the platform can, a connection is handed over only when
- * its client has said something, or after a second. No thread is woken to wait for a request that
- * is still on its way. */
-static void transport_prepare_listener(int fd)
-{
-    transport_prepare(fd);
-#ifdef TCP_DEFER_ACCEPT
-    int patience_s = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &patience_s, sizeof patience_s);
-#endif
-}
-
-/* A new connection, or -1. Programs that the one around us may start do not inherit it. */
-static int transport_accept(int listener)
-{
-#if defined(__linux__) && (defined(__USE_GNU) || !defined(__GLIBC__)) /* else it is not declared */
-    return accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-#else
-    int fd = accept(listener, NULL, NULL);
-    if (fd < 0)
-        return fd;
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
-#ifndef __linux__
-    fcntl(fd, F_SETFL, 0); /* elsewhere it inherits O_NONBLOCK from the listener */
-    transport_prepare(fd);
-#endif
-    return fd;
-#endif
-}
-
-/* What a connection is set to when it becomes a stream: a peer that answers nothing, or whose
- * window is closed, is asked again at least every ask_ms (1 s at the least) rather than ever more
- * rarely. Linux can from 6.15 on; elsewhere one that vanishes with its window closed is noticed
- * late. */
-static void transport_become_stream(struct transport *t, unsigned ask_ms)
-{
-#ifdef __linux__
-    enum { RTO_MAX_MS = 44 }; /* TCP_RTO_MAX_MS, which C libraries do not name yet */
-    unsigned most = ask_ms > 1000 ? ask_ms : 1000;
-    setsockopt(t->fd, IPPROTO_TCP, RTO_MAX_MS, &most, sizeof most);
-#else
-    (void)t, (void)ask_ms;
-#endif
-}
-
-/* Has the peer acknowledged nothing for so long, though it was asked again? One that merely reads
- * nothing does answer: its window is closed, but it is there. (TCP_USER_TIMEOUT would make no
- * difference between the two.) Where the platform cannot tell, its own patience decides. */
-static bool transport_is_silent(struct transport *t, unsigned ms)
-{
-#if defined(__linux__) && (defined(_GNU_SOURCE) || defined(__GLIBC__))
-    struct tcp_info info;
-    socklen_t len = sizeof info;
-    return getsockopt(t->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
-           info.tcpi_retransmits + info.tcpi_probes >= 2 && info.tcpi_last_ack_recv >= ms;
-#else
-    (void)t, (void)ms;
-    return false;
-#endif
 }
 
 /* ==== HTTP parser ===============================================================================
@@ -3473,7 +3543,8 @@ static int stream_open(struct sse_server *server, struct user *user, struct slic
 /* Between one and five times the configured retry, so that clients come back spread out. */
 static uint64_t retry_spread(struct sse_server *server)
 {
-    uint64_t draw = atomic_fetch_add(&server->retry_seed, 0x9E3779B97F4A7C15u);
+    uint64_t draw =
+        server->retry_seed + atomic_fetch_add(&server->retries, 1) * 0x9E3779B97F4A7C15u;
     draw = (draw ^ (draw >> 31)) * 0xBF58476D1CE4E5B9u; /* scatters a counter: splitmix64 */
     draw ^= draw >> 27;
     return server->config.retry_ms + draw % (4 * (uint64_t)server->config.retry_ms + 1);
@@ -3538,7 +3609,7 @@ static void user_beat(struct sse_server *server, struct user *user, int64_t now)
             s->own = keep_alive_frame(&server->config);
             stream_flush_locked(server, s);
         }
-        if (!s->gone && transport_is_silent(s->transport, patience))
+        if (!s->gone && transport_is_silent(s->transport->fd, patience))
             stream_lose_locked(server, s);
         else if (!s->gone && stream_has_expired(s)) /* that clock was set while its thread slept */
             stream_dismiss_locked(server, s, BYE_EXPIRED);
@@ -3608,12 +3679,11 @@ static int64_t stream_rest_ms(const struct stream *s, const struct stream_course
 /* Waits for the bell, or the time. True if the client has closed or said something. */
 static bool stream_wait_locked(struct stream *s, int64_t left)
 {
-    struct timespec until = time_in(left);
-    int waited = 0;
+    int64_t deadline = left < 0 ? -1 : now_ms() + left;
 
-    while (!s->stirred && !atomic_load(&s->bell->heard) && waited == 0)
-        waited = left < 0 ? pthread_cond_wait(&s->bell->rung, &s->user->lock)
-                          : pthread_cond_timedwait(&s->bell->rung, &s->user->lock, &until);
+    while (!s->stirred && !atomic_load(&s->bell->heard) &&
+           cond_wait(&s->bell->rung, &s->user->lock, deadline))
+        ;
     return atomic_exchange(&s->bell->heard, false);
 }
 
@@ -3930,12 +4000,12 @@ int sse_status(struct sse_server *server, const char *user, struct sse_user_stat
 
 int sse_pause(struct sse_server *server, unsigned ms)
 {
-    struct timespec until = time_in(ms);
-    int waited = 0;
+    int64_t deadline = now_ms() + ms;
 
     pthread_mutex_lock(&server->conns_lock);
-    while (!atomic_load(&server->stopping) && waited == 0)
-        waited = pthread_cond_timedwait(&server->conns_changed, &server->conns_lock, &until);
+    while (!atomic_load(&server->stopping) &&
+           cond_wait(&server->conns_changed, &server->conns_lock, deadline))
+        ;
     pthread_mutex_unlock(&server->conns_lock);
     return atomic_load(&server->stopping) ? SSE_ESTOPPING : SSE_OK;
 }
@@ -4043,7 +4113,7 @@ static const char *status_title(int status)
 }
 
 /* One more of them: /metrics tells how many. */
-static void counter_add(atomic_ullong *of)
+static void counter_add(atomic_ulong *of)
 {
     atomic_fetch_add_explicit(of, 1, memory_order_relaxed);
 }
@@ -4913,7 +4983,7 @@ static int connect_open(struct sse_exchange *x, struct user *user)
     c->is_stream = true;
     c->out.len = 0; /* the stream writes it */
     exchange_note(x, 200);
-    transport_become_stream(&c->transport, (unsigned)heartbeat_ms(server) / 2);
+    transport_become_stream(c->transport.fd, (unsigned)heartbeat_ms(server) / 2);
     conn_watch(c);
     return 0;
 }
@@ -5912,7 +5982,7 @@ static const char *const PAGE_SCRIPT[] = {PAGE_TOOLS, PAGE_EVENTS, PAGE_STREAM,
 /* Unguessable, and another one every time. */
 static void text_nonce(struct sse_server *server, struct text *t)
 {
-    uint64_t draw = atomic_fetch_add(&server->nonces, 1);
+    unsigned long draw = atomic_fetch_add(&server->nonces, 1);
     for (int half = 0; half < 2; half++)
         text_print(t, "%016" PRIx64,
                    sip_hash(server->nonce_keys[half], (char *)&draw, sizeof draw));
@@ -6049,20 +6119,6 @@ int sse_route(struct sse_server *server, const char *methods, const char *path,
  * serves a connection, or is on a list of those that wait, or is on its way between, and is counted
  * until it touches the server no more. */
 
-/* After a rush, gives whole pages of this area back to the system. They will read as zeros. */
-static void memory_release(void *at, size_t len)
-{
-#ifdef MADV_DONTNEED
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE),
-              from = ((uintptr_t)at + page - 1) & ~(page - 1);
-    uintptr_t to = ((uintptr_t)at + len) & ~(page - 1);
-    if (from < to)
-        madvise((char *)at + (from - (uintptr_t)at), to - from, MADV_DONTNEED);
-#else
-    (void)at, (void)len;
-#endif
-}
-
 static void conn_take_buffers(struct conn *c)
 {
     struct sse_server *server = c->server;
@@ -6110,8 +6166,7 @@ static void conn_watch(struct conn *c)
     pthread_mutex_unlock(&c->stream.user->lock);
     pthread_mutex_lock(&server->conns_lock);
     server->beats[slot] = beat_ms;
-    server->watched[slot] =
-        (struct pollfd){.fd = c->transport.fd, .events = POLLIN | transport_end_event()};
+    server->watched[slot] = (struct pollfd){.fd = c->transport.fd, .events = POLLIN | POLLRDHUP};
     pthread_mutex_unlock(&server->conns_lock);
 }
 
@@ -6122,20 +6177,27 @@ static void conn_unwatch(struct conn *c)
     pthread_mutex_unlock(&c->server->conns_lock);
 }
 
-/* From here on the connection counts as idle, and its thread may be taken. Returns since when. */
-static long long conn_lend(struct conn *c)
+/* A time in milliseconds, modulo 2^32 since some machines have no atomics of 64 bits. It is odd,
+ * and so neither 0 nor CONN_TAKEN. */
+static unsigned idle_stamp(int64_t ms)
 {
-    long long since = now_ms() + (c->is_fresh ? SSE_FRESH_MS : 0);
+    return (unsigned)ms | 1;
+}
+
+/* From here on the connection counts as idle, and its thread may be taken. Returns since when. */
+static unsigned conn_lend(struct conn *c)
+{
+    unsigned since = idle_stamp(now_ms() + (c->is_fresh ? SSE_FRESH_MS : 0));
     c->is_fresh = false;
-    atomic_store(&c->idle_since_ms, since);
+    atomic_store(&c->idle_since, since);
     return since;
 }
 
 /* False if the thread was taken meanwhile. While the server stops it is true all the same: what has
  * come is still served. */
-static bool conn_reclaim(struct conn *c, long long since)
+static bool conn_reclaim(struct conn *c, unsigned since)
 {
-    return atomic_compare_exchange_strong(&c->idle_since_ms, &since, 0) ||
+    return atomic_compare_exchange_strong(&c->idle_since, &since, 0) ||
            atomic_load(&c->server->stopping);
 }
 
@@ -6146,12 +6208,12 @@ static bool conn_wait(struct conn *c)
     if (!conn_drain(c))
         return false;
     c->in_start = c->in_end = 0;
-    long long since = conn_lend(c);
+    unsigned since = conn_lend(c);
     bool stopping = atomic_load(&c->server->stopping);
     int64_t deadline = stopping ? 0 : now_ms() + SSE_IDLE_MS;
     ssize_t n = transport_read(&c->transport, c->buffers->in, SSE_IN_BYTES, deadline);
     while (n == IO_LATER && c->transport.tls && now_ms() < deadline &&
-           atomic_load(&c->idle_since_ms) == since) /* it was of TLS's own */
+           atomic_load(&c->idle_since) == since) /* it was of TLS's own */
         n = transport_read(&c->transport, c->buffers->in, SSE_IN_BYTES, deadline);
     if (!conn_reclaim(c, since) || n <= 0)
         return false;
@@ -6170,7 +6232,7 @@ static bool conn_secure(struct conn *c)
     pthread_mutex_lock(&server->conns_lock);
     struct ssl_ctx_st *context = tls_share(server->tls);
     pthread_mutex_unlock(&server->conns_lock);
-    long long since = conn_lend(c);
+    unsigned since = conn_lend(c);
     bool came = context && transport_wait(&c->transport, POLLIN, deadline);
     c->is_misdirected = came && transport_hears_plain(&c->transport);
     bool secured = came && !c->is_misdirected && transport_secure(&c->transport, context, deadline);
@@ -6279,7 +6341,7 @@ static bool conn_next(struct conn *c)
     bool more = c->next_fd >= 0;
     c->transport = (struct transport){.fd = c->next_fd};
     c->next_fd = -1;
-    atomic_store(&c->idle_since_ms, 0);
+    atomic_store(&c->idle_since, 0);
     pthread_mutex_unlock(&server->conns_lock);
     close(fd); /* before the slot is free: who waits for that finds nothing left */
     return more;
@@ -6379,7 +6441,8 @@ static void crews_dismiss_locked(struct sse_server *server, bool all)
         uint32_t count = all ? crew->count : crew->least;
         for (struct worker *w; count > 0 && (w = crew_take_locked(crew)); count--) {
             worker_discount_locked(server);
-            sem_post(&w->called);
+            w->is_over = true;
+            pthread_cond_signal(&w->called);
         }
         crew->least = crew->count;
     }
@@ -6404,9 +6467,9 @@ static bool worker_wait(struct sse_server *server, struct worker *self)
     } else {
         worker_discount_locked(server);
     }
+    while (waits && !self->conn && !self->is_over)
+        cond_wait(&self->called, &server->conns_lock, -1);
     pthread_mutex_unlock(&server->conns_lock);
-    while (waits && sem_wait(&self->called) != 0)
-        ; /* interrupted */
     return self->conn != NULL;
 }
 
@@ -6414,13 +6477,12 @@ static void *worker_run(void *arg)
 {
     struct conn *first = arg;
     struct sse_server *server = first->server;
-    struct worker self = {.conn = first};
+    struct worker self = {.conn = first, .called = PTHREAD_COND_INITIALIZER};
 
-    sem_init(&self.called, 0, 0); /* fails only for values and kinds that it is not given */
     do
         worker_serve(&self);
     while (worker_wait(server, &self));
-    sem_destroy(&self.called);
+    pthread_cond_destroy(&self.called);
     return NULL;
 }
 
@@ -6445,7 +6507,7 @@ static struct conn *conn_claim_locked(struct sse_server *server, int fd)
     c->transport = (struct transport){.fd = fd};
     c->is_ready = c->is_stream = false;
     c->next_fd = -1;
-    atomic_store(&c->idle_since_ms, 0);
+    atomic_store(&c->idle_since, 0);
     server->conns_open++;
     return c;
 }
@@ -6454,9 +6516,9 @@ static struct conn *conn_claim_locked(struct sse_server *server, int fd)
  * thread goes on with `fd` (-1: waits for another). False if a request came first. One that comes
  * at this very moment is not begun; its client sees the close and may send it again (RFC 9112
  * section 9.5). */
-static bool conn_take_thread_locked(struct conn *c, long long since, int fd)
+static bool conn_take_thread_locked(struct conn *c, unsigned since, int fd)
 {
-    if (!atomic_compare_exchange_strong(&c->idle_since_ms, &since, CONN_TAKEN))
+    if (!atomic_compare_exchange_strong(&c->idle_since, &since, CONN_TAKEN))
         return false;
     c->next_fd = fd;
     shutdown(c->transport.fd, SHUT_RD); /* its thread reads the end */
@@ -6469,10 +6531,11 @@ static bool conn_replace_idle_locked(struct sse_server *server, int fd)
 {
     for (;;) {
         struct conn *idlest = NULL;
-        long long since = 0, now = now_ms();
+        unsigned since = 0, now = idle_stamp(now_ms());
         for (uint32_t i = 0; i < server->conns_made; i++) {
-            long long at = atomic_load(&server->conns[i].idle_since_ms);
-            if (at > 0 && at <= now && (!idlest || at < since)) {
+            unsigned at = atomic_load(&server->conns[i].idle_since);
+            bool idle = (at & 1) && now - at <= INT_MAX; /* later than now: it is fresh */
+            if (idle && (!idlest || now - at > now - since)) {
                 idlest = &server->conns[i];
                 since = at;
             }
@@ -6512,11 +6575,11 @@ static bool conn_start(struct conn *c)
     w = w ? w : crew_take_locked(&server->crews[CREW_FRESH]);
     bool starts = !w && server->workers < server->config.max_connections + SSE_SPARE_THREADS;
     server->workers += starts;
-    if (w)
+    if (w) {
         w->conn = c;
+        pthread_cond_signal(&w->called);
+    }
     pthread_mutex_unlock(&server->conns_lock);
-    if (w)
-        sem_post(&w->called); /* it is on no list any more: nobody else calls it */
     if (starts && !worker_start(c)) {
         pthread_mutex_lock(&server->conns_lock);
         worker_discount_locked(server);
@@ -7084,12 +7147,11 @@ static bool acceptor_turn(struct sse_server *server, struct acceptor *a)
 /* Waits until no thread of a connection is left, or the deadline. */
 static bool server_wait(struct sse_server *server, int64_t ms)
 {
-    struct timespec until = time_in(ms);
-    int waited = 0;
+    int64_t deadline = now_ms() + ms;
 
     pthread_mutex_lock(&server->conns_lock);
-    while (server->workers > 0 && waited == 0)
-        waited = pthread_cond_timedwait(&server->conns_changed, &server->conns_lock, &until);
+    while (server->workers > 0 && cond_wait(&server->conns_changed, &server->conns_lock, deadline))
+        ;
     bool none = server->workers == 0;
     pthread_mutex_unlock(&server->conns_lock);
     return none;
@@ -7101,8 +7163,8 @@ static void server_cut(struct sse_server *server, bool all)
     pthread_mutex_lock(&server->conns_lock);
     for (uint32_t i = 0; i < server->conns_made; i++) {
         struct conn *c = &server->conns[i];
-        long long since = atomic_load(&c->idle_since_ms);
-        if (since > 0 && c->next_fd < 0)
+        unsigned since = atomic_load(&c->idle_since);
+        if ((since & 1) && c->next_fd < 0)
             conn_take_thread_locked(c, since, -1);
         if (all && c->transport.fd >= 0)
             shutdown(c->transport.fd, SHUT_RDWR);
@@ -7176,23 +7238,39 @@ unsigned sse_port(const struct sse_server *server)
     return server->port;
 }
 
-/* One user's, and one connection's, share of memory. */
-static size_t user_bytes(const struct sse_server *server)
+/* One user's history: times, starts, then the ring, in whole numbers of 8 bytes. */
+static size_t log_bytes(const struct sse_config *c)
 {
-    return sizeof(struct user) + 4 * sizeof(uint32_t) + server->log_bytes; /* <= 4 index cells */
+    size_t bytes = c->history * (sizeof(int64_t) + sizeof(uint32_t)) + c->history_bytes;
+    return (bytes + 7) / 8 * 8;
 }
 
-static size_t conn_bytes(const struct sse_server *server)
+/* One user's, and one connection's, share of memory. */
+static size_t user_bytes(const struct sse_config *c)
+{
+    return sizeof(struct user) + 4 * sizeof(uint32_t) + log_bytes(c); /* <= 4 index cells */
+}
+
+static size_t conn_bytes(const struct sse_config *c)
 {
     return sizeof(struct conn) + sizeof(struct pollfd) + sizeof(int64_t) + sizeof(struct buffers) +
-           server->config.stack_bytes + (server->config.cert_file ? TLS_CONN_BYTES : 0);
+           c->stack_bytes + (c->cert_file ? TLS_CONN_BYTES : 0);
 }
 
-static size_t program_bytes(const struct sse_server *server)
+/* Large bodies share a budget, in slots of the largest size: so many. */
+static uint32_t body_slots(const struct sse_config *c)
+{
+    uint32_t count = SSE_BODY_BUDGET / c->max_message;
+    if (count < SSE_BODY_SLOTS_MIN)
+        count = SSE_BODY_SLOTS_MIN;
+    return count < c->max_connections ? count : c->max_connections;
+}
+
+static size_t program_bytes(const struct sse_config *c)
 {
     return (size_t)SSE_PROGRAM_BYTES + TLS_PROGRAM_BYTES +
-           SSE_SPARE_THREADS * (size_t)server->config.stack_bytes +
-           (server->config.cert_file ? SSE_REFUSED * (size_t)TLS_CONN_BYTES : 0);
+           SSE_SPARE_THREADS * (size_t)c->stack_bytes +
+           (c->cert_file ? SSE_REFUSED * (size_t)TLS_CONN_BYTES : 0);
 }
 
 /* Bytes with a unit, rounded up to one decimal. */
@@ -7204,37 +7282,37 @@ static void text_size(struct text *t, uint64_t bytes)
                tenths / 10, tenths % 10, mega ? "MiB" : "KiB");
 }
 
-uint64_t sse_memory(const struct sse_server *server, char *how, size_t size)
+/* What sse_memory() tells, of a server with these limits. */
+static uint64_t config_memory(const struct sse_config *c, char *how, size_t size)
 {
-    const struct sse_config *c = &server->config;
-    uint64_t bytes = (uint64_t)c->max_users * user_bytes(server) +
-                     (uint64_t)c->max_connections * conn_bytes(server) +
-                     (uint64_t)server->bodies.count * c->max_message + program_bytes(server);
+    uint64_t bytes = (uint64_t)c->max_users * user_bytes(c) +
+                     (uint64_t)c->max_connections * conn_bytes(c) +
+                     (uint64_t)body_slots(c) * c->max_message + program_bytes(c);
     struct text t = text_over(how, size ? size - 1 : 0);
 
     if (!how || size == 0)
         return bytes;
     text_print(&t, "%u users x ", c->max_users);
-    text_size(&t, user_bytes(server));
+    text_size(&t, user_bytes(c));
     text_print(&t, ", %u connections x ", c->max_connections);
-    text_size(&t, conn_bytes(server));
-    text_print(&t, ", %u bodies x ", server->bodies.count);
+    text_size(&t, conn_bytes(c));
+    text_print(&t, ", %u bodies x ", body_slots(c));
     text_size(&t, c->max_message);
     text_string(&t, ", program ");
-    text_size(&t, program_bytes(server));
+    text_size(&t, program_bytes(c));
     how[t.len] = 0;
     return bytes;
 }
 
-/* Large bodies share a budget, in slots of the largest size. */
+uint64_t sse_memory(const struct sse_server *server, char *how, size_t size)
+{
+    return config_memory(&server->config, how, size);
+}
+
 static bool server_reserve_bodies(struct sse_server *server)
 {
     struct bodies *b = &server->bodies;
-    b->count = SSE_BODY_BUDGET / server->config.max_message;
-    if (b->count < SSE_BODY_SLOTS_MIN)
-        b->count = SSE_BODY_SLOTS_MIN;
-    if (b->count > server->config.max_connections)
-        b->count = server->config.max_connections;
+    b->count = body_slots(&server->config);
     b->area = calloc(b->count, server->config.max_message);
     b->next = calloc(b->count, sizeof *b->next);
     for (uint32_t i = 0; b->next && i < b->count; i++)
@@ -7253,8 +7331,7 @@ static bool server_reserve(struct sse_server *server)
     while (cells < 2 * c->max_users)
         cells *= 2;
     server->index_mask = cells - 1;
-    server->log_bytes = c->history * (sizeof(int64_t) + sizeof(uint32_t)) + c->history_bytes;
-    server->log_bytes = (server->log_bytes + 7) / 8 * 8;
+    server->log_bytes = log_bytes(c);
     server->index = calloc(cells, sizeof *server->index);
     server->users = calloc(c->max_users, sizeof *server->users);
     server->logs = calloc(c->max_users, server->log_bytes);
@@ -7271,17 +7348,13 @@ static bool server_reserve(struct sse_server *server)
 static bool server_seed(struct sse_server *server)
 {
     uint64_t random[8];
-    int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-    bool read_all = fd >= 0 && read(fd, random, sizeof random) == (ssize_t)sizeof random;
 
-    if (fd >= 0)
-        close(fd);
-    if (!read_all)
+    if (!random_fill(random, sizeof random))
         return false;
     server->hash_key[0] = random[0];
     server->hash_key[1] = random[1];
     server->next_epoch = random[2] | 1ULL << 63; /* so that all have sixteen digits */
-    atomic_store(&server->retry_seed, random[3]);
+    server->retry_seed = random[3];
     memcpy(server->nonce_keys, random + 4, sizeof server->nonce_keys);
     return true;
 }
@@ -7304,7 +7377,7 @@ static bool address_is_loopback(const struct sockaddr *address)
     return ntohl(v4->sin_addr.s_addr) >> 24 == 127;
 }
 
-/* Opens the listening socket and learns its port. SSE_OK, SSE_EBIND or SSE_ESYSTEM. */
+/* Opens the listening socket and learns its port. SSE_OK or SSE_EBIND. */
 static int server_listen(struct sse_server *server)
 {
     char port[8];
@@ -7323,14 +7396,12 @@ static int server_listen(struct sse_server *server)
                  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0;
     if (ready)
         transport_prepare_listener(fd);
-    bool heard = ready && bind(fd, address->ai_addr, address->ai_addrlen) == 0 &&
-                 listen(fd, SSE_BACKLOG) == 0 &&
-                 getsockname(fd, (struct sockaddr *)(void *)&bound, &bound_len) == 0;
+    ready = ready && bind(fd, address->ai_addr, address->ai_addrlen) == 0 &&
+            listen(fd, SSE_BACKLOG) == 0 &&
+            getsockname(fd, (struct sockaddr *)(void *)&bound, &bound_len) == 0;
     freeaddrinfo(address);
-    if (!heard)
-        return ready ? SSE_EBIND : SSE_ESYSTEM;
     server->port = ntohs(bound.sin6_port);
-    return SSE_OK;
+    return ready ? SSE_OK : SSE_EBIND;
 }
 
 int sse_create(struct sse_server **out, const struct sse_config *config)
@@ -7348,6 +7419,8 @@ int sse_create(struct sse_server **out, const struct sse_config *config)
         return SSE_ENOMEM;
     if (checked.stack_bytes < (unsigned)PTHREAD_STACK_MIN)
         checked.stack_bytes = (unsigned)PTHREAD_STACK_MIN;
+    unsigned page = (unsigned)sysconf(_SC_PAGESIZE); /* macOS takes whole pages only */
+    checked.stack_bytes = (checked.stack_bytes + page - 1) / page * page;
     server->config = checked;
     server->listener = server->wake_pipe[0] = server->wake_pipe[1] = -1;
     server->started_ms = now_ms();
@@ -7356,12 +7429,12 @@ int sse_create(struct sse_server **out, const struct sse_config *config)
     tzset(); /* reads its file and allocates now rather than on a connection's thread */
     if (!server_init_locks(server)) {
         free(server);
-        errno = ENOMEM;
-        return SSE_ESYSTEM;
+        return SSE_ENOMEM;
     }
-    int code = !server_reserve(server)                                ? SSE_ENOMEM
-               : !server_seed(server) || pipe(server->wake_pipe) != 0 ? SSE_ESYSTEM
-                                                                      : SSE_OK;
+    int code = !server_reserve(server)        ? SSE_ENOMEM
+               : !server_seed(server)         ? SSE_ERANDOM
+               : pipe(server->wake_pipe) != 0 ? SSE_ESYSTEM
+                                              : SSE_OK;
     if (code == SSE_OK && checked.cert_file)
         code = tls_load(checked.cert_file, checked.key_file, &server->tls);
     if (code == SSE_OK)
@@ -7670,18 +7743,29 @@ static void print_problem(const struct sse_config *config, int code)
     fprintf(stderr, "sse: %.*s\n", (int)t.len, t.at);
 }
 
+static uint64_t mebibytes(uint64_t bytes)
+{
+    return (bytes + (1 << 20) - 1) >> 20;
+}
+
 __attribute__((noreturn)) static void start_error(const struct sse_config *config, int code)
 {
+    char how[160];
+
     if (code == SSE_EBIND)
         fprintf(stderr, "sse: cannot listen on %s port %u: %s\n", config->bind_address,
                 config->port, strerror(errno));
     else if (code == SSE_ECERT || code == SSE_EKEY)
         print_problem(config, code);
     else if (code == SSE_ENOMEM)
-        fprintf(stderr, "sse: not enough memory for these limits; lower --max-users, "
-                        "--history-bytes or --max-connections\n");
+        fprintf(stderr,
+                "sse: not enough memory: these limits take up to %" PRIu64 " MiB (%s); lower "
+                "--max-users, --history-bytes or --max-connections\n",
+                mebibytes(config_memory(config, how, sizeof how)), how);
+    else if (code == SSE_ERANDOM)
+        fprintf(stderr, "sse: no random bytes: cannot read /dev/urandom: %s\n", strerror(errno));
     else
-        fprintf(stderr, "sse: cannot start: %s\n", strerror(errno));
+        fprintf(stderr, "sse: cannot make a pipe: %s\n", strerror(errno));
     exit(1);
 }
 
@@ -7714,7 +7798,7 @@ int main(int argc, char **argv)
     if (code != SSE_OK)
         start_error(&config, code);
     uint64_t bytes = sse_memory(the_server, how, sizeof how);
-    fprintf(stderr, "memory: at most %" PRIu64 " MiB (%s)\n", (bytes + (1 << 20) - 1) >> 20, how);
+    fprintf(stderr, "memory: at most %" PRIu64 " MiB (%s)\n", mebibytes(bytes), how);
     if (!the_server->on_loopback && !config.auth_secret)
         fprintf(stderr,
                 "warning: without --auth-secret whoever can reach %s may send to every user and "

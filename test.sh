@@ -534,6 +534,16 @@ if [ -n "$SANITIZED" ]; then
 else
     is 'more memory than there is: status 1' '1 1' \
         "$(brief --port 0 --max-users 1000000 --history-bytes 1073741824)"
+    has 'and how much that is' 'these limits take up to 10' "$(cat "$tmp/brief.err")"
+    has 'made of what' 'MiB (1000000 users x 1' "$(cat "$tmp/brief.err")"
+fi
+starved() { # DESCRIPTORS: a server that may have no more
+    launch starved sh -c 'ulimit -n "$1"; shift; exec "$@"' sh "$1" "$SSE" --port 0
+    echo "$(ended starved) $(sed 's/: Too many open files$//' "$tmp/starved.err")"
+}
+if [ -z "$SANITIZED" ] && ! over_https; then
+    is 'no descriptor for a pipe' '1 sse: cannot make a pipe' "$(starved 4)"
+    is 'none for a socket: it says which address was asked for' '1 sse: cannot listen on 127.0.0.1 port 0' "$(starved 5)"
 fi
 
 start forms --max-users=7 -qp0 --max-connections 9 --no-demo --bind=0.0.0.0
@@ -797,6 +807,7 @@ start proxied --cors https://push.example.org --cors http://plain.example.org:81
 get /openapi.json -H 'Host: push.example.org' >/dev/null
 has 'over HTTPS, if a listed origin of that host is' '"url":"https://push.example.org"' "$(cat "$tmp/body")"
 get /openapi.json -H 'Host: push.example.org:81' >/dev/null
+has 'but of that port' "\"url\":\"$SCHEME://push.example.org:81\"" "$(cat "$tmp/body")"
 for proto in https HTTPS 'https, http'; do
     get /openapi.json -H "X-Forwarded-Proto: $proto" >/dev/null
     has "or if the proxy says so: $proto" "\"url\":\"https://127.0.0.1:$PORT\"" "$(cat "$tmp/body")"
@@ -806,7 +817,6 @@ for proto in http '' 'https://evil.example/' 'http, https'; do
     has "it says nothing else: '$proto'" "\"url\":\"$URL\"" "$(cat "$tmp/body")"
 done
 has 'the field that a browser resumes with is described' '"name":"Last-Event-ID","in":"header"' "$(cat "$tmp/body")"
-has 'but of that port' "\"url\":\"$SCHEME://push.example.org:81\"" "$(cat "$tmp/body")"
 stop proxied
 use main
 raw 'send:GET /openapi.json HTTP/1.0\r\n\r\n' eof >"$tmp/answer"
@@ -1299,6 +1309,15 @@ lists_stand() { # for a while no more of them are written: the sockets are full
     lists=$(metric 'sse_http_requests_total{route="/sse/users",code="200"}')
     if [ "${lists:-0}" -gt 100 ] && [ "$lists" = "$_lists" ]; then stood=$((stood + 1)); else stood=0; fi
     [ "$stood" -ge 20 ]
+}
+eventually 'that nobody reads' lists_stand
+refused_newcomers() { for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do status "/sse/send/new$n" -d x; echo; done | grep -c 503; }
+is 'keep nobody from making room' 0 "$(refused_newcomers)"
+is 'while they are there' yes "$(busy_lists && echo yes)"
+: >"$tmp/lists-are-read"
+for n in 1 2 3 4 5 6 7 8 9 10 11 12; do ended "unread-list$n" >/dev/null; done
+for n in 1 2 3 4 5 6 7 8 9 10 11 12 13; do hang_up "listed$n"; done
+stop listed
 start unheld --max-users 1
 is 'a user that is held' '202 200' "$(status /sse/send/alice -d x) $(status '/sse/disconnect/alice?hold=600')"
 launch unread-204 "$RAW" "$PORT" rcvbuf:4096 deaf patience:60000 "repeat:60000:GET /sse/connect/alice HTTP/1.1\r\n$H\r\n" "until:$tmp/204-are-read"
@@ -1314,15 +1333,6 @@ is 'makes room all the same, at once' '202 404' "$(status /sse/send/bob -d x -m 
 : >"$tmp/204-are-read"
 ended unread-204 >/dev/null
 stop unheld
-}
-eventually 'that nobody reads' lists_stand
-refused_newcomers() { for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do status "/sse/send/new$n" -d x; echo; done | grep -c 503; }
-is 'keep nobody from making room' 0 "$(refused_newcomers)"
-is 'while they are there' yes "$(busy_lists && echo yes)"
-: >"$tmp/lists-are-read"
-for n in 1 2 3 4 5 6 7 8 9 10 11 12; do ended "unread-list$n" >/dev/null; done
-for n in 1 2 3 4 5 6 7 8 9 10 11 12 13; do hang_up "listed$n"; done
-stop listed
 start polite --max-users 1
 for n in 1 2 3 4 5 6 7 8 9 10; do
     open reader "polite$n"
@@ -1393,13 +1403,6 @@ accepted '202 200' 'the same length twice' "send:${P}Content-Length: 2\r\nConten
 accepted '202 200' 'no body at all' "send:${P}\r\n$LAST"
 accepted '202 200' 'an empty one' "send:${P}Content-Length: 0\r\n\r\n$LAST"
 accepted '202 200' 'a chunked body' "send:${C}\r\n3\r\nabc\r\n0003\r\ndef\r\n0\r\n\r\n$LAST"
-accepted 200 'two Cookie fields, as proxies for HTTP/2 send them' "send:${GET}Cookie: a=1\r\nCookie: b=2\r\n$CLOSE\r\n"
-accepted '200 200' 'the members of Expect, too' "send:${GET}Expect: 100-continue\r\nExpect: 100-continue,\r\n\r\n$LAST"
-for version in 1.0 1.1; do
-    accepted 200 "HEAD of the page over HTTP/$version ends in order, though the client has sent more" \
-        "send:HEAD / HTTP/$version\r\n$H$CLOSE\r\n" 'repeat:2000:more of it\r\n'
-    accepted 200 "and GET" "send:GET / HTTP/$version\r\n$H$CLOSE\r\n" 'repeat:2000:more of it\r\n'
-done
 accepted '202 200' 'with extensions and trailers' \
     "send:${C}\r\n3;a=b;c=\"d;e\"\r\nabc\r\nA ; x\r\n0123456789\r\n0;z\r\nX-Sum: 1\r\nContent-Length: 7\r\n\r\n$LAST"
 accepted '202 200' 'an empty chunked one' "send:${C}\r\n0\r\n\r\n$LAST"
@@ -1409,6 +1412,13 @@ open http http
 is 'the bodies came through' 'hello,abcdef,abc0123456789,abcdef' \
     "hello,$(post /sse/send/http stop >/dev/null; await saw http '^data: stop'; sed -n 's/^data: \(abc.*\)/\1/p' "$tmp/http.out" | tr '\n' , | sed 's/,$//')"
 hang_up http
+accepted 200 'two Cookie fields, as proxies for HTTP/2 send them' "send:${GET}Cookie: a=1\r\nCookie: b=2\r\n$CLOSE\r\n"
+accepted '200 200' 'the members of Expect, too' "send:${GET}Expect: 100-continue\r\nExpect: 100-continue,\r\n\r\n$LAST"
+for version in 1.0 1.1; do
+    accepted 200 "HEAD of the page over HTTP/$version ends in order, though the client has sent more" \
+        "send:HEAD / HTTP/$version\r\n$H$CLOSE\r\n" 'repeat:2000:more of it\r\n'
+    accepted 200 "and GET" "send:GET / HTTP/$version\r\n$H$CLOSE\r\n" 'repeat:2000:more of it\r\n'
+done
 accepted '100 202' 'Expect: 100-continue is answered before the body' \
     "send:${P}Expect: 100-Continue\r\nContent-Length: 2\r\n$CLOSE\r\n" 'wait:HTTP/1.1 100 Continue\r\n\r\n' quiet:20 send:hi
 accepted '100 202' 'for chunks too' \
@@ -2350,6 +2360,21 @@ stop interrupted INT
 eventually 'SIGINT does the same' over int
 is 'with --retry 0 five times that is 0, in one line without a block' 'retry: 0|' "$(news int)"
 
+for second in TERM INT; do
+    start impatient
+    launch impatient-task curl -qs --noproxy '*' -m 60 "$URL/sse/task/int"
+    hold impatient-half "send:${P}Content-Length: 10\r\n\r\n12"
+    open impatient-stream int
+    kill -TERM "$PID"
+    eventually 'it stops' over impatient-stream
+    before=$(now)
+    kill -$second "$PID"
+    is "a second signal, $second, ends it at once with 1" 1 "$(ended impatient)"
+    within 'and does not wait for requests' 0 $((2000 + SLACK)) $(($(now) - before))
+    ended impatient-task >/dev/null
+    ended impatient-half >/dev/null
+done
+
 start refusing
 hold half "send:${P}Content-Length: 10\r\n\r\n12"
 open last last
@@ -2515,6 +2540,15 @@ else
     is 'having logged it' 1 "$(grep -c '^out of threads: accepting goes on more slowly$' "$tmp/threadless.err")"
     end threadless
     is 'and stops in order' 0 "$(ended threadless)"
+    preloaded unreachable FAULT_ACCEPT=2-23 --max-connections 2
+    hold stays-idle "send:${GET}\r\n" 'wait:}\n'
+    is 'network errors of those who want to connect delay nobody' 200 "$(status /health)"
+    is 'and there were some' yes "$(test -e "$tmp/unreachable.hit" && echo yes)"
+    is 'they are no shortage' '' "$(strange_lines unreachable)"
+    is 'and cut no connection' '' "$(cat "$tmp/stays-idle.exit" 2>/dev/null)"
+    end stays-idle
+    ended stays-idle >/dev/null
+    stop unreachable
     preloaded same-thread FAULT_THREADS=2-2
     open stays alice
     eventually 'a stream at rest asks for a thread of its own' test -e "$tmp/same-thread.hit"
@@ -2815,6 +2849,17 @@ if installs; then
         start static
         is 'and serves' 200 "$(status /health)"
         stop static
+        mkdir "$tmp/empty"
+        cp "$static" "$tmp/empty/sse"
+        if [ "$(id -u)" = 0 ]; then
+            launch jailed chroot "$tmp/empty" /sse --port 0
+            await ready jailed
+            use jailed
+            is 'in an empty root directory, too' 202 "$(status /sse/send/alice -d x)"
+            stop jailed
+        else
+            skip 'in an empty root directory' 'run as root'
+        fi
         SSE=$dynamic
     fi
 fi

@@ -5,6 +5,7 @@
  *
  *     FAULT_MALLOC=N     the Nth allocation fails, counted over all threads
  *     FAULT_THREADS=N-M  creating a thread fails from the Nth time to the Mth
+ *     FAULT_ACCEPT=N-M   accepting fails likewise, with one network error of a client after the other
  *     FAULT_HIT=FILE     is made once something has failed
  *     FAULT_CLOCK=FILE   the date is what it is, and as many seconds later as FILE says; it may change
  *
@@ -17,6 +18,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,7 +26,7 @@ void *__libc_malloc(size_t size);               /* NOLINT: glibc's own name for 
 void *__libc_calloc(size_t count, size_t size); /* NOLINT */
 void *__libc_realloc(void *at, size_t size);    /* NOLINT */
 
-static atomic_long allocations, threads;
+static atomic_long allocations, threads, accepts;
 
 /* A number from the environment, from the first digit or after the first '-'; 0 if there is none. */
 static long setting(const char *name, int second)
@@ -85,6 +87,22 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
         return real(thread, attributes, run, arg);
     hit();
     return EAGAIN;
+}
+
+int accept4(int fd, __SOCKADDR_ARG address, socklen_t *restrict len, int flags)
+{
+    static const int errors[] = {EPROTO,    ENETDOWN,     ENOPROTOOPT, EHOSTDOWN,
+                                 ENONET,    EHOSTUNREACH, EOPNOTSUPP,  ENETUNREACH,
+                                 ETIMEDOUT, EPERM,        ECONNABORTED};
+    static int (*real)(int, __SOCKADDR_ARG, socklen_t *restrict, int);
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "accept4");
+    long first = setting("FAULT_ACCEPT", 0), n = atomic_fetch_add(&accepts, 1) + 1;
+    if (n < first || n > setting("FAULT_ACCEPT", 1))
+        return real(fd, address, len, flags);
+    hit();
+    errno = errors[(size_t)(n - first) % (sizeof errors / sizeof *errors)];
+    return -1;
 }
 
 /* How much later it is. */

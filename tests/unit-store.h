@@ -2316,7 +2316,7 @@ static void test_hand_on(void)
         abort();
     pthread_mutex_lock(&server->conns_lock);
     struct conn *c = conn_claim_locked(server, fd[0]);
-    server->watched[0] = (struct pollfd){.fd = fd[0], .events = POLLIN | transport_end_event()};
+    server->watched[0] = (struct pollfd){.fd = fd[0], .events = POLLIN | POLLRDHUP};
     check(c && !conn_ends_locked(c));
     check(send(fd[1], "hello?", 6, MSG_NOSIGNAL) == 6 && !conn_ends_locked(c));
     close(fd[1]);
