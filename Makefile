@@ -84,7 +84,7 @@ run: sse $(CERTIFICATE)
 test: $(TESTERS)
 	@echo '#include <openssl/ssl.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 || exit 0; \
 	$(MAKE) $(HTTPS_TESTERS)
-	@echo '#include <stdlib.h>' | $(CC) $(CPPFLAGS) -dM -E - | grep -q __GLIBC__ || exit 0; \
+	@echo '#include <stdlib.h>' | $(CC) $(CPPFLAGS) -dM -E - 2>/dev/null | grep -q __GLIBC__ || exit 0; \
 	$(MAKE) $(BUILD)/preload.so
 	BUILD=$(BUILD) ./test.sh
 

@@ -1529,7 +1529,7 @@ static struct memory client_end(struct run *r)
 {
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
-    rlim_t count = (limit.rlim_cur - r->streams_count - SPARE / 2) / 4;
+    size_t count = ((size_t)limit.rlim_cur - r->streams_count - SPARE / 2) / 4;
     if (count > OWN_CONNECTIONS)
         count = OWN_CONNECTIONS;
     r->ends = malloc(4 * count * sizeof *r->ends);

@@ -331,7 +331,7 @@ static void prepare(size_t connections)
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max < connections + 64 ? files.rlim_max : connections + 64;
     setrlimit(RLIMIT_NOFILE, &files);
-    streams = calloc(files.rlim_cur, sizeof *streams);
+    streams = calloc((size_t)files.rlim_cur, sizeof *streams);
     while (users_mask < connections + connections / 4)
         users_mask = 2 * users_mask + 1;
     users = calloc(users_mask + 1, sizeof *users);
