@@ -5688,7 +5688,7 @@ static const char PAGE_STYLE[] =
     "code, output, .log { font: .85rem/1.4 ui-monospace, monospace; overflow-wrap: anywhere }\n"
     "form, .row { display: flex; flex-wrap: wrap; gap: .6rem; align-items: end; margin: .5rem 0 }\n"
     ".row { align-items: center; margin: 0 }\n"
-    ".row > span { flex: 1 } label { display: grid; font-size: .85rem } .check { display: flex }\n"
+    ".row > span { flex: 1 } label { display: grid; font-size: .85rem }\n"
     "input, textarea, button { font: inherit; padding: .4rem .6rem; max-width: 100%;\n"
     "  min-height: 2.5rem; box-sizing: border-box } :focus-visible { outline: 3px solid #48f }\n"
     ".cards { display: grid; gap: .8rem; align-items: start; margin-bottom: .8rem;\n"
@@ -5700,7 +5700,8 @@ static const char PAGE_STYLE[] =
     ".log div { margin: 0 1rem } i, .dim, .keep-alive, .retry { color: var(--dim) }\n"
     ".good, .message b { color: var(--good) } .bad, .gap b, .refused b { color: var(--bad) }\n"
     "th, td { text-align: left; padding: 0 .4rem 0 0 } .quiet .keep-alive { display: none }\n"
-    ".check { align-items: center; min-height: 2.5rem }\n"
+    "label.row { min-height: 2.5rem }\n"
+    ".row input, a { display: inline-block; min-width: 24px; min-height: 24px }\n"
     ".said { position: absolute; width: 1px; overflow: hidden; clip-path: inset(50%) }\n";
 
 static const char PAGE_BODY[] =
@@ -5719,7 +5720,7 @@ static const char PAGE_BODY[] =
     "<form id='opener'>\n"
     "<label>User <input id='who' value='alice' required autocomplete='off'></label>\n"
     "<button>Open a stream</button>\n"
-    "<label class='check'><input type='checkbox' id='beats' checked> show keep-alives</label>\n"
+    "<label class='row'><input type='checkbox' id='beats' checked> show keep-alives</label>\n"
     "</form>\n"
     "<p id='full' role='status' class='bad'></p>\n"
     "<div id='sender' class='cards'></div>\n"
@@ -5919,7 +5920,7 @@ static const char PAGE_ROUTES[] =
     "  const sample = operation.requestBody?.content['text/plain'].schema.default;\n"
     "  const body = sample && make('textarea', { rows: 1, value: sample });\n"
     "  const isStream = operation.responses[200]?.content['text/event-stream'];\n"
-    "  const curl = make('code', { tabIndex: 0 }), output = make('output', {});\n"
+    "  const curl = make('code', {}), output = make('output', {});\n"
     "  const url = () => {\n"
     "    let at = path;\n"
     "    for (const { name, input } of inputs) {\n"

@@ -139,6 +139,33 @@ async function tabTo(page, label) {
   problems.push(`${now}: the Tab key does not lead to ${label}`);
 }
 
+// Every control is large enough for a finger (WCAG 2.2, 2.5.8), and the Tab key leads to each that is
+// visible, in their order, and back.
+async function operable(page) {
+  const [all, small] = await page.evaluate(() => {
+    window.stops = [...document.querySelectorAll("a, button, input, textarea, [tabindex]")].filter((e) => e.checkVisibility());
+    const sizes = stops.filter((e) => e.matches("a, button, input, textarea")).map((e) => [e, e.getBoundingClientRect()]);
+    const small = sizes.filter(([, { width, height }]) => width < 24 || height < 24);
+    return [[...stops.keys()], small.map(([e, { width, height }]) => `${e.tagName} ${e.id} ${width} x ${height}`)];
+  });
+  is("controls under 24 px", "", small.join());
+  const walk = async (first, end, press) => {
+    await page.evaluate((first) => stops[first].focus(), first);
+    const found = [];
+    for (let i = 0; i < all.length + 5 && found.at(-1) !== end; i++) {
+      await press();
+      const at = await page.evaluate(() => (stops.includes(document.activeElement) ? stops.indexOf(document.activeElement) : document.activeElement.tagName));
+      if (at !== "BODY") found.push(at); // there it begins anew
+    }
+    return found.join();
+  };
+  const last = all.length - 1;
+  is("the way of Tab", all.join(), await walk(last, last, () => page.keyboard.press("Tab")));
+  await page.keyboard.down("Shift");
+  is("and back", all.toReversed().slice(1).join(), await walk(last, 0, () => page.keyboard.press("Tab")));
+  await page.keyboard.up("Shift");
+}
+
 async function accessible(page) {
   await page.evaluate(axe);
   const found = await page.evaluate(async () => (await window.axe.run()).violations.map((v) => `${v.id} (${v.nodes.map((n) => n.target).slice(0, 3)})`));
@@ -148,6 +175,7 @@ async function accessible(page) {
     return document.documentElement.scrollWidth > most ? [...document.body.querySelectorAll("*")].filter((e) => e.getBoundingClientRect().right > most).map((e) => e.tagName) : [];
   });
   is("wider than its window", "", wide.join());
+  await operable(page);
 }
 
 const shoot = (page, name) => shots && page.screenshot({ path: path.join(shots, `${name}.png`), fullPage: true });
