@@ -5732,7 +5732,7 @@ static const char PAGE_BODY[] =
     "<p id='listed' class='dim'></p>\n"
     "<h2>Routes</h2>\n"
     "<p>All else that this server answers to. Each can be tried here, or from a shell with the\n"
-    "line below it; <a href='/openapi.json'>openapi.json</a> describes them to programs.</p>\n"
+    "line below it; <a href='openapi.json'>openapi.json</a> describes them to programs.</p>\n"
     "<div id='routes' class='cards'></div>\n"
     "</main>\n"
     "<p id='said' class='said' role='status'></p>\n";
@@ -5744,14 +5744,14 @@ static const char PAGE_TOOLS[] =
     "  element.append(...children);\n"
     "  return element;\n"
     "};\n"
-    "const pause = (ms) => new Promise((done) => setTimeout(done, ms));\n"
     "const clean = (text) => text?.replace(/[^!-~]/g, ''); // a field can hold no other\n"
     "const token = () => clean($('token').value);\n"
-    "const ask = (path, options) => fetch(path, { cache: 'no-store', ...options, headers: {\n"
-    "  ...options?.headers, ...(token() && { Authorization: `Bearer ${token()}` }) } });\n"
+    "const home = new URL('.', location); // below a proxy's path as well\n"
+    "const ask = (url, options) => fetch(url, { cache: 'no-store', ...options, headers: {\n"
+    "  ...options.headers, ...(token() && { Authorization: `Bearer ${token()}` }) } });\n"
     "const explain = async (answer) => answer.status + ': ' +\n"
-    "  ((await answer.json().catch(() => undefined))?.detail ?? answer.statusText);\n"
-    "let soon = false; // something has happened: the list of users is to be asked for\n";
+    "  ((await answer.json().catch(() => {}))?.detail ?? answer.statusText);\n"
+    "let soon = false; // something has happened: ask for the users at once\n";
 
 static const char PAGE_EVENTS[] =
     "// One block of a stream, taken apart (WHATWG HTML, 9.2.6). A comment counts as data.\n"
@@ -5821,7 +5821,7 @@ static const char PAGE_STREAM[] =
     "  async once(reconnects) {\n"
     "    const late = 'waiting for a connection or an answer: other tabs may hold all';\n"
     "    const timer = setTimeout(() => this.tell(late, reconnects), 3000);\n"
-    "    const answer = await ask(`/sse/connect/${encodeURIComponent(this.user)}`, {\n"
+    "    const answer = await ask(`${home}sse/connect/${encodeURIComponent(this.user)}`, {\n"
     "      signal: this.end.signal, headers: this.last ? { 'Last-Event-ID': this.last } : {},\n"
     "    }).finally(() => clearTimeout(timer));\n"
     "    if (answer.status === 204) return { why: 'held: the user is to stay away for a while' };\n"
@@ -5872,8 +5872,8 @@ static const char PAGE_OPEN[] =
     "$('beats').onchange = () => $('streams').classList.toggle('quiet', !$('beats').checked);\n";
 
 static const char PAGE_USERS[] =
-    "// The list of users, and whether the server is there: asked for every few seconds, and as\n"
-    "// soon as a stream of this page shows that something has happened.\n"
+    "// The users, and whether the server is there: asked for every few seconds, and as soon as\n"
+    "// a stream shows that something has happened.\n"
     "let shown, gone = false, whenThere = 'The server is there.';\n"
     "const showUsers = async (answer) => {\n"
     "  const text = answer.ok ? await answer.text() : '{\"users\":[]}';\n"
@@ -5893,7 +5893,7 @@ static const char PAGE_USERS[] =
     "    try {\n"
     "      const patience = AbortSignal.timeout(5000);\n"
     "      if (!$('routes').firstChild) await list(patience);\n"
-    "      news = await showUsers(await ask('/sse/users', { signal: patience }));\n"
+    "      news = await showUsers(await ask(home + 'sse/users', { signal: patience }));\n"
     "      if (gone) whenThere = `The server is back since ${new Date().toLocaleTimeString()}.`;\n"
     "      gone = false;\n"
     "      text = whenThere;\n"
@@ -5906,7 +5906,7 @@ static const char PAGE_USERS[] =
     "    $('server').className = text === whenThere ? 'good' : 'bad';\n"
     "    if ($('server').textContent !== text) $('server').textContent = text;\n"
     "    for (let i = 0; i < 1 || document.hidden || (!soon && i < (news || gone ? 8 : 16)); i++)\n"
-    "      await pause(250);\n"
+    "      await new Promise((done) => setTimeout(done, 250));\n"
     "  }\n"
     "};\n";
 
@@ -5922,7 +5922,7 @@ static const char PAGE_ROUTES[] =
     "  const isStream = operation.responses[200]?.content['text/event-stream'];\n"
     "  const curl = make('code', {}), output = make('output', {});\n"
     "  const url = () => {\n"
-    "    let at = path;\n"
+    "    let at = home + path.slice(1);\n"
     "    for (const { name, input } of inputs) {\n"
     "      const value = encodeURIComponent(input.value);\n"
     "      if (path.includes(`{${name}}`)) at = at.replace(`{${name}}`, value);\n"
@@ -5934,7 +5934,7 @@ static const char PAGE_ROUTES[] =
     "    curl.textContent = ['curl', isStream && '-N', method === 'post' && !body && '-X POST',\n"
     "      body && `--data-raw ${quote(body.value)}`,\n"
     "      token() && '-H \"Authorization: Bearer $TOKEN\"',\n"
-    "      quote(location.origin + url())].filter(Boolean).join(' ');\n"
+    "      quote(url())].filter(Boolean).join(' ');\n"
     "  };\n"
     "  const run = async (event) => {\n"
     "    event.preventDefault();\n"
@@ -5966,7 +5966,7 @@ static const char PAGE_ROUTES[] =
     "    curl, output);\n"
     "};\n"
     "const list = async (signal) => {\n"
-    "  const answer = await fetch('/openapi.json', { signal });\n"
+    "  const answer = await fetch(home + 'openapi.json', { signal });\n"
     "  if (!answer.ok) return; // asked for again in a moment\n"
     "  const api = await answer.json();\n"
     "  $('auth').hidden = !api.components.securitySchemes;\n"

@@ -7,8 +7,9 @@
 // route is listed and can be tried, and its line for curl does the same in a shell; streams are opened
 // by keyboard and closed, several at once, and show every kind of event; users are shown as they come;
 // when the server is stopped and started again the page says so, is back by itself and shows that
-// messages may be missing. Nothing that is sent to a user runs as a script; axe-core finds nothing, in
-// light and dark and on the width of a phone. Delays from a send to the page are printed, not judged.
+// messages may be missing. It works below a proxy's path as well. Nothing that is sent to a user runs as a
+// script; axe-core finds nothing, in light and dark and on the width of a phone, and there every control is
+// large enough and reached with Tab. Delays from a send to the page are printed, not judged.
 // With SHOTS, a folder, screenshots go there. A browser that is missing is skipped; with CI=true that
 // is a failure. Prints "page: ok", or what was wrong, and exits 0 or 1.
 
@@ -18,6 +19,7 @@ import http from "node:http";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { pipeline } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { launch, missing } from "./browsers.mjs";
 import { mint, start as startServer } from "./server.mjs";
@@ -40,6 +42,27 @@ async function start(port, ...options) {
   const server = await startServer(program, "--port", String(port), "--retry", "300", "--heartbeat", "1", ...options);
   const ask = (at, body) => fetch(server.url + at, { method: body === undefined ? "GET" : "POST", body });
   return { ...server, ask };
+}
+
+// A proxy that serves all of the server below /push/, and notes what is asked for elsewhere.
+async function proxyTo(server) {
+  const elsewhere = [];
+  const proxy = http.createServer((request, response) => {
+    const { url, method, headers } = request;
+    if (!url.startsWith("/push/")) {
+      elsewhere.push(url);
+      return response.writeHead(404).end();
+    }
+    const onward = http.request(server.url + url.slice(5), { method, headers }, (answer) => {
+      response.writeHead(answer.statusCode, answer.headers);
+      pipeline(answer, response, () => {});
+    });
+    pipeline(request, onward, (error) => error && response.destroy());
+    response.on("close", () => onward.destroy());
+  });
+  await new Promise((done) => proxy.listen(0, "127.0.0.1", done));
+  const stop = () => (proxy.close(), proxy.closeAllConnections());
+  return { at: `127.0.0.1:${proxy.address().port}/push/`, elsewhere, stop };
 }
 
 // ---- What the page shows -----------------------------------------------------------------------
@@ -354,6 +377,29 @@ async function restart(page, server) {
   return again;
 }
 
+// Below a proxy's path. The user and password that a proxy may want can stand in the page's URL.
+async function proxied(browser, server) {
+  const proxy = await proxyTo(server);
+  const page = await browser.page();
+  await visit(page, `http://user:word@${proxy.at}?a#b`);
+  await serverIs(page, "The server is there");
+  await userIs(page, "c1", "Disconnected", "0", "0");
+  await fill(page, "GET /sse/connect/{userId}", "userId", "proxied");
+  await press(page, "GET /sse/connect/{userId}", "Try");
+  await stateIs(page, "proxied", "open");
+  await fill(page, "POST /sse/send/{userId}", "userId", "proxied");
+  await press(page, "POST /sse/send/{userId}", "Try");
+  await shows(page, "proxied", "message");
+  const lines = await cards(page);
+  is("lines for curl that do not name it", "", lines.map(({ curl }) => curl).filter((curl) => !curl.includes(` 'http://${proxy.at}`)).join());
+  is("what one gives", true, (await shell(lines.find(({ name }) => name.includes("send")).curl)).endsWith(" 202"));
+  await shows(page, "proxied", "message", 2);
+  is("the link", "/push/openapi.json", await page.evaluate(() => document.querySelector("a").pathname));
+  is("asked for elsewhere", "", proxy.elsewhere.join());
+  await page.close();
+  proxy.stop();
+}
+
 // Two pages, whose streams take all six connections of the browser: that is no reason to say that the
 // server is gone.
 async function tabs(browser, server) {
@@ -422,6 +468,7 @@ for (const name of chosen ? [chosen] : ["chromium", "firefox"]) {
     await accessible(page);
     const heard = page.problems.filter((text) => !/status of 4(04|29)/.test(text)); // asked for above
     is("errors in the console", "", heard.join("; "));
+    await proxied(browser, server);
     await tabs(browser, server);
     console.log(`${name}: from a send to the page: ${await delays(page, server)}`);
     server = await restart(page, server);
