@@ -280,7 +280,8 @@ async function streams(page, server) {
   await fill(page, "GET /sse/connect/{userId}", "lastEventId", "nonsense");
   await fill(page, "GET /sse/connect/{userId}", "userId", "eve");
   await press(page, "GET /sse/connect/{userId}", "Try");
-  await shows(page, "eve", "gap");
+  await shows(page, "eve", "keep-alive");
+  is("before the greeting", "gap,retry,connected", (await stream(page, "eve")).rows.slice(0, 3).map((row) => row.kind).join());
   await server.ask("/sse/disconnect/eve?hold=60");
   await stateIs(page, "eve", "held");
   await fill(page, "GET /sse/connect/{userId}", "lastEventId", "");
@@ -366,7 +367,10 @@ async function restart(page, server) {
   const before = (await stream(page, "alice")).rows.filter((row) => row.kind === "message").length;
   await server.stop();
   await serverIs(page, "The server is gone");
-  await stateIs(page, "alice", "broken off");
+  await page.until(() => streamOf("alice").querySelector("li:last-child").className === "retry");
+  const told = parseInt((await stream(page, "alice")).rows.at(-1).data);
+  is("a retry at the end", true, told >= 300 && told <= 1500);
+  await stateIs(page, "alice", `broken off, asks again in ${told / 1000} s`);
   const again = await start(server.port);
   await serverIs(page, "The server is back");
   await shows(page, "alice", "gap");
@@ -425,7 +429,7 @@ async function tokens(browser) {
   const secret = "0123456789abcdef0123456789abcdef";
   writeFileSync(path.join(folder, "secret"), secret);
   const token = mint(secret, { scope: "sse:admin" });
-  const server = await start(0, "--auth-secret", path.join(folder, "secret"), "--heartbeat-as", "comment");
+  const server = await start(0, "--auth-secret", path.join(folder, "secret"), "--heartbeat-as", "comment", "--greeting-as", "event");
   const page = await browser.page();
   await visit(page, server.url);
   await page.until(() => document.getElementById("listed").textContent.startsWith("401: "));
@@ -437,6 +441,10 @@ async function tokens(browser) {
   await shows(page, "alice", "keep-alive", 2); // as comments, which no EventSource shows
   await press(page, "POST /sse/send/{userId}", "Try");
   await shows(page, "alice", "message");
+  const { rows } = await stream(page, "alice");
+  is("its greeting", "connected 0", `${rows[1].event} ${rows[1].id}`);
+  is("after comments", "message 1 hello", rows.filter(({ kind }) => kind === "message").map(({ event, id, data }) => `${event} ${id} ${data}`).join());
+  await accessible(page);
   await page.focus("#beats");
   await tabTo(page, "userId"); // the first card is that of send
   await page.keyboard.press("Enter");
