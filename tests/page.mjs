@@ -226,6 +226,10 @@ async function routes(page, server) {
   await press(page, "GET /sse/status/{userId}", "Try");
   is("an error", true, (await output(page, "GET /sse/status/{userId}", "404")).includes("user 'no/body's ünï' was never seen here"));
 
+  const connect = "GET /sse/connect/{userId}";
+  await fill(page, connect, "lastEventId", "x y");
+  await fill(page, connect, "Last-Event-ID", "it's");
+  is("a query and a field", `curl -N -H 'Last-Event-ID: it'\\''s' '${server.url}/sse/connect/alice?lastEventId=x%20y'`, (await cards(page)).find((card) => card.name === connect).curl);
   await fill(page, "POST /sse/send/{userId}", "userId", "shell");
   await fill(page, "POST /sse/send/{userId}", "event", "");
   await fill(page, "POST /sse/send/{userId}", "body", "@it's \"$HOME\" `x`\n\\2");
@@ -244,6 +248,8 @@ async function routes(page, server) {
   is("what the shell sent", true, sent.includes('data: @it\'s "$HOME" `x`\ndata: \\2\n\n'));
   await fill(page, "POST /sse/send/{userId}", "userId", "alice");
   await fill(page, "POST /sse/send/{userId}", "body", "hello");
+  await fill(page, connect, "lastEventId", "");
+  await fill(page, connect, "Last-Event-ID", "");
 }
 
 async function streams(page, server) {
@@ -277,14 +283,14 @@ async function streams(page, server) {
 
   for (let i = 0; i < 70; i++) await server.ask("/sse/send/bob", `${i}`);
   await userIs(page, "bob", "Disconnected", "0", "64");
-  await fill(page, "GET /sse/connect/{userId}", "lastEventId", "nonsense");
+  await fill(page, "GET /sse/connect/{userId}", "Last-Event-ID", "nonsense");
   await fill(page, "GET /sse/connect/{userId}", "userId", "eve");
   await press(page, "GET /sse/connect/{userId}", "Try");
   await shows(page, "eve", "keep-alive");
   is("before the greeting", "gap,retry,connected", (await stream(page, "eve")).rows.slice(0, 3).map((row) => row.kind).join());
   await server.ask("/sse/disconnect/eve?hold=60");
   await stateIs(page, "eve", "held");
-  await fill(page, "GET /sse/connect/{userId}", "lastEventId", "");
+  await fill(page, "GET /sse/connect/{userId}", "Last-Event-ID", "");
   await fill(page, "GET /sse/connect/{userId}", "userId", "bob");
   await press(page, "GET /sse/connect/{userId}", "Try");
   await shows(page, "bob", "message", 64);
