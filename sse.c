@@ -6299,8 +6299,8 @@ static void conn_serve(struct conn *c)
     }
     if (c->is_stream && !c->stream.greeted)
         return; /* its greeting is still in the buffers */
-    if (!c->is_stream) {
-        was_answered |= c->out.len > 0 || c->buffers->gathered_count > 0;
+    if (!c->is_stream && conn_settle(c)) {
+        was_answered |= c->out.len > 0;
         if (conn_drain(c) && was_answered && !c->transport.failed)
             transport_linger(&c->transport);
     }
