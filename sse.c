@@ -2661,13 +2661,13 @@ static struct member member_find(const struct member *members, int count, const 
 static bool token_date(struct member m, int64_t *ms)
 {
     enum { EXPONENT_MAX = 10000 }; /* beyond the length of any token */
-    const char *at = m.value.at, *end = at + m.value.len;
     uint64_t digits = 0, exponent = 0;
     int64_t scale = 3; /* the number is digits x 10^scale milliseconds */
     bool in_fraction = false;
 
     if (m.kind != '0' || m.value.len == 0)
         return false;
+    const char *at = m.value.at, *end = at + m.value.len;
     bool negative = *at == '-';
     for (at += negative; at < end && *at != 'e' && *at != 'E'; at++) {
         bool holds = digits < UINT64_MAX / 100;

@@ -113,7 +113,7 @@ static void check_token_find(const struct http_request *r)
     char *to = malloc(SSE_TOKEN_BYTES);
     const char *why = NULL;
     require(to != NULL);
-    int n = token_find(r, to, &why);
+    int n = token_find(r, true, to, &why);
     require(why || (n >= 0 && n <= SSE_TOKEN_BYTES));
     free(to);
 }
