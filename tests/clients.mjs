@@ -1,12 +1,12 @@
 // clients - clients that people use, each taken through a lost stream and a restart.
 //
-//     npm install --prefix DIR eventsource eventsource-parser playwright-core puppeteer-core
+//     npm install --prefix DIR eventsource eventsource-parser @microsoft/fetch-event-source playwright-core puppeteer-core
 //     node tests/clients.mjs ./sse DIR [NAME...]
 //
 // Every client has a server of its own, and all run at once. What must arrive, in this order, each
 // message once and as it was sent but for line ends, which the format makes LF:
 //
-//   1. the greeting, a keep-alive, messages of every kind;
+//   1. the greeting, a keep-alive, messages of every kind, and one after more keep-alives;
 //   2. after the server has ended the stream, what was sent meanwhile. Another stream of the user has
 //      had it by then, so a client gets it only if it resumes where it was;
 //   3. after a restart on the same port, where the first to come is turned away, `gap`, then what was
@@ -40,7 +40,7 @@ const patience = 60000; // milliseconds; on a busy machine a browser may need so
 
 // ---- The server --------------------------------------------------------------------------------
 
-const start = (port) => startServer(program, "--port", String(port), "--retry", String(retry), "--heartbeat", "1");
+const start = (port, options) => startServer(program, "--port", String(port), "--retry", String(retry), "--heartbeat", "1", ...options);
 
 // One request on a connection of its own, which a restart cannot cut off.
 async function ask(port, method, target, body) {
@@ -54,7 +54,7 @@ async function ask(port, method, target, body) {
   return JSON.parse(text);
 }
 
-// Another stream of the user, from the newest message on; seen() ends it when it has had that id.
+// Another stream of the user, from the newest message on; seen() ends it when it has had that text so often.
 async function watch(port, target) {
   const request = http.get({ host: "127.0.0.1", port, path: target, agent: false });
   const [answer] = await once(request, "response");
@@ -64,8 +64,8 @@ async function watch(port, target) {
   answer.on("error", () => {}); // it is cut off below
   request.on("error", () => {});
   return {
-    seen: (id) =>
-      eventually("another stream of the user gets what is sent", () => text.includes(`id: ${id}\n`)).finally(() =>
+    seen: (part, times = 1) =>
+      eventually(`another stream of the user gets ${part}`, () => text.split(part).length > times).finally(() =>
         request.destroy(),
       ),
   };
@@ -177,7 +177,8 @@ const script = (name) => path.join(here, "clients", name);
 process.env.GOPATH ??= "/usr/share/gocode";
 Object.assign(process.env, { GO111MODULE: "off", GOCACHE: path.join(work, "go") });
 
-// needs() names what is missing. `obeys`: it stays away when it is answered 204.
+// needs() names what is missing. `obeys`: it stays away when it is answered 204. Its server has `options`.
+// `loses`: the empty lines that it does not show where data begins with them.
 const clients = {
   curl: {
     needs: () => (!runs("curl", "--version") && "curl") || (!installed("eventsource-parser") && "eventsource-parser"),
@@ -193,6 +194,13 @@ const clients = {
     needs: () => !installed("eventsource") && "eventsource",
     open: child(process.execPath, script("eventsource.mjs"), "URL", modules),
     obeys: true,
+  },
+  "fetch-event-source": {
+    needs: () => !installed("@microsoft/fetch-event-source") && "@microsoft/fetch-event-source",
+    open: child(process.execPath, script("fetch-event-source.mjs"), "URL", modules),
+    obeys: true,
+    options: ["--greeting-as=event", "--heartbeat-as=comment"], // so that all its messages are the sender's
+    loses: /^\n+/,
   },
   python: {
     needs: () => !runs("python3", "--version") && "python3",
@@ -229,10 +237,10 @@ const messages = [
   ["x".repeat(20000)],
 ];
 
-async function take(name, { open, obeys }) {
+async function take(name, { open, obeys, options = [], loses = "" }) {
   const user = `${name} ü`;
   const route = (verb) => `/sse/${verb}/${encodeURIComponent(user)}`;
-  let server = await start(0);
+  let server = await start(0, options);
   const port = server.port;
   const due = [];
   let client;
@@ -250,12 +258,12 @@ async function take(name, { open, obeys }) {
     const problem = client.failure || wrong() || (all() ? "" : `never came: ${show(due[client.events.length])}`);
     if (problem) throw new Error(problem);
   };
-  const greeting = { event: "message", data: `User '${user}' connected` };
-  const keepAlive = { event: "message", data: "<3: Keep alive" };
+  const greeting = { event: options.includes("--greeting-as=event") ? "connected" : "message", data: `User '${user}' connected` };
+  const keepAlives = options.includes("--heartbeat-as=comment") ? [] : [{ event: "message", data: "<3: Keep alive" }];
   const disconnected = { event: "disconnected", data: `User '${user}' disconnected` };
   const send = async (body, event) => {
     const receipt = await ask(port, "POST", route("send") + (event ? `?event=${event}` : ""), body);
-    due.push({ id: receipt.id, event: event ?? "message", data: body.replace(/\r\n|\r/g, "\n") });
+    due.push({ id: receipt.id, event: event ?? "message", data: body.replace(/\r\n|\r/g, "\n").replace(loses, "") });
     return receipt;
   };
   // It must not come back sooner than it was last told to.
@@ -267,8 +275,10 @@ async function take(name, { open, obeys }) {
 
   try {
     client = await open(`http://127.0.0.1:${port}${route("connect")}`);
-    await arrives(greeting, keepAlive);
+    await arrives(greeting, ...keepAlives);
     for (const message of messages) await send(...message);
+    await (await watch(port, route("connect"))).seen("<3: Keep alive\n", 3);
+    await send("after keep-alives");
     await arrives();
     if (client.retries.length && client.retries.join() !== String(retry)) {
       throw new Error(`it was told to retry after ${client.retries}`);
@@ -282,11 +292,11 @@ async function take(name, { open, obeys }) {
       const last = due.findLast((event) => event.id).id;
       const since = Date.now();
       await ask(port, "POST", route("disconnect"));
-      due.push(disconnected, { ...greeting, id: last }, keepAlive);
+      due.push(disconnected, { ...greeting, id: last }, ...keepAlives);
       const other = await watch(port, route("connect"));
       const receipts = [];
       for (const body of ["meanwhile", "mean\nwhile", "and 😀"]) receipts.push(await send(body));
-      await other.seen(receipts.at(-1).id);
+      await other.seen(`id: ${receipts.at(-1).id}\n`);
       await arrives();
       back = cameBack(since, retry);
       away = receipts.every((receipt) => receipt.streams === 1);
@@ -306,8 +316,8 @@ async function take(name, { open, obeys }) {
     }
     cameBack(since, told);
     if (told < retry || told > 5 * retry) throw new Error(`at the end it was told to retry after ${told} ms`);
-    server = await start(port);
-    due.push(greeting, keepAlive, { event: "gap", data: '{"missed":null}' });
+    server = await start(port, options);
+    due.push({ event: "gap", data: '{"missed":null}' }, greeting, ...keepAlives);
     await send("from the new server");
     await arrives();
     const restarted = Date.now() - since;

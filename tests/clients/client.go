@@ -4,8 +4,8 @@
 //	GO111MODULE=off GOPATH=/usr/share/gocode go build -o client tests/clients/client.go
 //	./client URL
 //
-// Prints a line of JSON for each event and each retry. The library makes an event of any block, so
-// that a retry alone comes as one without data.
+// Prints a line of JSON for each event. The library makes an event of any block, also of one without
+// data; a retry counts for it only as part of a block.
 package main
 
 import (
@@ -27,17 +27,11 @@ func main() {
 	}()
 	out := json.NewEncoder(os.Stdout)
 	for event := range stream.Events {
-		retry := event.(interface{ Retry() int64 }).Retry()
 		name := event.Event()
 		if name == "" {
 			name = "message"
 		}
-		if retry != 0 {
-			err = out.Encode(map[string]int64{"retry": retry})
-		} else {
-			err = out.Encode(map[string]string{"id": event.Id(), "event": name, "data": event.Data()})
-		}
-		if err != nil {
+		if err = out.Encode(map[string]string{"id": event.Id(), "event": name, "data": event.Data()}); err != nil {
 			log.Fatal(err)
 		}
 	}
