@@ -24,8 +24,8 @@
  * 4. Every stream of the user is a cursor into that log. stream_flush_locked() writes from the
  *    cursor to the end of the log, never blocking, on the sender's own thread: a stream that had
  *    kept up has the message before the sender has its receipt, with no thread switch between.
- *    Messages that came together are written together: those of one pipeline (send_gathered(),
- *    conn_settle()), and those of senders that meet at one user (user_send()).
+ *    Messages that came together are written together, whether in one pipeline or from senders
+ *    that meet at one user: they are pending sends of that user (user_complete_locked()).
  * 5. A stream whose socket is full stays behind with its cursor: its own thread waits for room and
  *    goes on from there. If the ring overwrites what it still needed, it is closed:
  *    the client reconnects with Last-Event-ID and is told by `event: gap` how many are gone. An
@@ -531,13 +531,14 @@ struct tally {
     uint64_t delay_us;               /* the sum of those times */
 };
 
-/* A message on its way into a log: lives on its sender's stack until it is done. */
-struct post {
+/* A message on its way into a log, pending until whoever holds its user's mutex completes it. Lives
+ * on its sender's stack, or in the buffers of the connection that it came over. */
+struct send {
     struct slice event, body;
-    struct sse_receipt *receipt; /* [U] filled in by whoever collects */
-    struct post *next;           /* [o], then [U] once it is in the user's inbox */
+    struct sse_receipt *receipt; /* [U] filled in on completion, unless the code is an error */
+    struct send *next;           /* [o], then [U] once it is pending */
     int code;                    /* [U] what became of it */
-    bool done;                   /* [U] */
+    bool done;                   /* [U] completed: nobody but its sender touches it any more */
     uint64_t seq;                /* [U] its number, if it was appended */
 };
 
@@ -554,15 +555,13 @@ struct user {
     uint64_t epoch;  /* [U] first half of its ids; no two entries ever share one */
     struct log log;  /* [U] */
     uint64_t handed; /* [U] newest sequence number that any stream was handed whole */
-    uint64_t
-        unwritten; /* [U] from this message on, streams that keep up may not have been written to */
-    _Atomic(struct post *) inbox; /* [a] newest first: what senders that wait for `lock` bring */
-    struct stream *streams;       /* [U] open ones */
-    struct stream *leaving;       /* [U] those told to leave, while they still write what is due */
-    unsigned stream_count;        /* [U] */
-    int64_t hold_until_ms;        /* [U] monotonic; 0 is no hold */
-    struct tally tally;           /* [U] the slot's, whoever it holds */
-    unsigned round;               /* of the accept loop's alone: the last that it was visited in */
+    _Atomic(struct send *) pending; /* [a] newest first */
+    struct stream *streams;         /* [U] open ones */
+    struct stream *leaving; /* [U] those told to leave, while they still write what is due */
+    unsigned stream_count;  /* [U] */
+    int64_t hold_until_ms;  /* [U] monotonic; 0 is no hold */
+    struct tally tally;     /* [U] the slot's, whoever it holds */
+    unsigned round;         /* of the accept loop's alone: the last that it was visited in */
 };
 
 enum farewell { STAY, BYE_DISCONNECTED, BYE_STOPPING, BYE_EXPIRED };
@@ -3158,7 +3157,6 @@ static struct user *table_add_locked(struct sse_server *server, struct slice nam
     user->handed = 0;
     user->hold_until_ms = 0;
     log_reset(&user->log);
-    user->unwritten = user->log.next;
     /* The cell is looked up only now: eviction may have moved it. */
     server->index[table_cell_locked(server, name, hash)] = (uint32_t)(user - server->users) + 1;
     away_add(server, user);
@@ -3747,10 +3745,11 @@ static enum stream_end stream_run(struct sse_server *server, struct stream *s,
 
 /* ==== Messaging =================================================================================
  *
- * What embedders call, and what the routes are built on. A message is appended first and written
- * afterwards: each stream that keeps up is written once, whatever has come by then, and receipts
- * are read off the cursors. Invariant: with `unwritten` at the end of the log, no stream that keeps
- * up is due anything. */
+ * What embedders call, and what the routes are built on. Every message takes one way: it joins the
+ * list of its user's pending sends, and whoever has the user's mutex completes that list. All of
+ * its messages are appended, each stream that keeps up is written once, and the receipts are read
+ * off the cursors. Invariant: while nobody holds the mutex, no stream that keeps up is due
+ * anything. */
 
 /* Names of events that browsers and this server use themselves. */
 #define EVENTS_RESERVED "open, error, gap, connected, disconnected"
@@ -3772,25 +3771,16 @@ static void user_flush_locked(struct sse_server *server, struct user *user)
         if (!s->behind || s->seq < user->log.first)
             stream_flush_locked(server, s);
     }
-    user->unwritten = user->log.next;
 }
 
-/* Appends a message, and leaves it to the caller to flush. Only if it would push out one that was
- * not flushed yet, that comes first: so a stream never falls behind without having been asked. */
-static int user_append_locked(struct sse_server *server, struct user *user, struct slice event,
-                              struct slice body)
+/* Would one more message push out any from `seq` on? */
+static bool log_would_drop(const struct log *log, uint64_t seq, struct slice event,
+                           struct slice body)
 {
-    const struct log *log = &user->log;
-    if (user->unwritten < log->next &&
-        (log->next - user->unwritten >= log->max_count ||
-         log->head - log_start(log, user->unwritten) + frame_bytes(SSE_ID_BYTES, event, body) >
-             log->max_bytes))
-        user_flush_locked(server, user);
-    if (!log_append(&user->log, user->epoch, event, body))
-        return SSE_ETOOBIG;
-    user->tally.messages++;
-    user->tally.message_bytes += body.len;
-    return SSE_OK;
+    return seq < log->next &&
+           (log->next - seq >= log->max_count ||
+            log->head - log_start(log, seq) + frame_bytes(SSE_ID_BYTES, event, body) >
+                log->max_bytes);
 }
 
 /* Tells what has become of message `seq` by now. */
@@ -3807,64 +3797,76 @@ static void user_receipt_locked(const struct user *user, uint64_t seq, struct ss
     receipt->users++;
 }
 
-/* Appends all that waits in the inbox, oldest first, then writes each stream once. */
-static void user_collect_locked(struct sse_server *server, struct user *user)
+/* Completes all pending sends, oldest first. A message that would push out one which no stream was
+ * written yet has that one written first: so a stream never falls behind without having been
+ * asked. */
+static void user_complete_locked(struct sse_server *server, struct user *user)
 {
-    struct post *post = atomic_exchange(&user->inbox, NULL), *oldest = NULL;
+    struct send *send = atomic_exchange(&user->pending, NULL), *oldest = NULL;
+    struct log *log = &user->log;
+    uint64_t unwritten = log->next; /* from this message on, streams were not written to */
 
-    while (post) {
-        struct post *next = post->next;
-        post->next = oldest;
-        oldest = post;
-        post = next;
+    while (send) {
+        struct send *next = send->next;
+        send->next = oldest;
+        oldest = send;
+        send = next;
     }
-    for (post = oldest; post; post = post->next) {
-        post->code = user_append_locked(server, user, post->event, post->body);
-        post->seq = user->log.next - 1;
+    for (send = oldest; send; send = send->next) {
+        if (log_would_drop(log, unwritten, send->event, send->body)) {
+            user_flush_locked(server, user);
+            unwritten = log->next;
+        }
+        send->seq = log->next;
+        send->code = SSE_ETOOBIG;
+        if (log_append(log, user->epoch, send->event, send->body)) {
+            send->code = SSE_OK;
+            user->tally.messages++;
+            user->tally.message_bytes += send->body.len;
+        }
     }
     user_flush_locked(server, user);
-    for (post = oldest; post; post = post->next) {
-        if (post->code == SSE_OK)
-            user_receipt_locked(user, post->seq, post->receipt);
-        post->done = true; /* its sender may go on as soon as it gets the mutex */
+    for (send = oldest; send; send = send->next) {
+        if (send->code == SSE_OK)
+            user_receipt_locked(user, send->seq, send->receipt);
+        send->done = true; /* its sender may go on as soon as it has the mutex */
     }
 }
 
-/* Adds a message to a pinned user's log and writes it to the streams that have kept up. When
- * several senders meet, the one that has the mutex does the work of all who wait for it: one write
- * to each stream for all their messages. Where the machine is busy they would hardly ever meet,
- * since each runs until it is done. So if there are many streams to write, others may go first:
- * whoever runs next brings its message, too. */
-static int user_send(struct sse_server *server, struct user *user, struct slice event,
-                     struct slice body, struct sse_receipt *receipt)
+/* Adds a send to the pending ones of a pinned user. Any sender to the user may complete it from now
+ * on, so event, body and receipt must stay until send_finish() has returned. */
+static void send_begin(struct user *user, struct send *send)
 {
-    struct post post = {.event = event, .body = body, .receipt = receipt};
-
-    post.next = atomic_load(&user->inbox);
-    while (!atomic_compare_exchange_weak(&user->inbox, &post.next, &post))
+    send->next = atomic_load(&user->pending);
+    while (!atomic_compare_exchange_weak(&user->pending, &send->next, send))
         ;
+}
+
+/* Completes a pending send, and all that are pending with it, unless another sender has. Returns
+ * SSE_OK or SSE_ETOOBIG. Senders that meet at one user so share one write to each stream. Where the
+ * machine is busy they would hardly ever meet, since each runs until it is done: so if there are
+ * many streams to write, this one lets others run first, which add theirs. */
+static int send_finish(struct sse_server *server, struct user *user, struct send *send)
+{
     pthread_mutex_lock(&user->lock);
-    if (!post.done && user->stream_count >= SSE_CROWD) {
+    if (!send->done && user->stream_count >= SSE_CROWD) {
         pthread_mutex_unlock(&user->lock);
         sched_yield();
         pthread_mutex_lock(&user->lock);
     }
-    if (!post.done)
-        user_collect_locked(server, user);
+    if (!send->done)
+        user_complete_locked(server, user);
     pthread_mutex_unlock(&user->lock);
-    return post.code;
+    return send->code;
 }
 
-/* Writes what was appended to a pinned user's log before, unless somebody else has, and tells what
- * has become of message `seq`. */
-static void user_settle(struct sse_server *server, struct user *user, uint64_t seq,
-                        struct sse_receipt *receipt)
+/* Sends to a pinned user. SSE_OK or SSE_ETOOBIG. */
+static int user_send(struct sse_server *server, struct user *user, struct slice event,
+                     struct slice body, struct sse_receipt *receipt)
 {
-    pthread_mutex_lock(&user->lock);
-    if (user->unwritten < user->log.next)
-        user_flush_locked(server, user);
-    user_receipt_locked(user, seq, receipt);
-    pthread_mutex_unlock(&user->lock);
+    struct send send = {.event = event, .body = body, .receipt = receipt};
+    send_begin(user, &send);
+    return send_finish(server, user, &send);
 }
 
 /* Arguments as slices; false if they are not what the public functions take. */
@@ -4037,11 +4039,11 @@ struct sse_exchange {
     struct text answer; /* body so far, or since the last chunk */
 };
 
-/* A message that is appended, whose streams are to be written and whose sender is to be
- * answered. */
+/* A send of a pipeline that is pending while more of the pipeline is read. */
 struct gathered {
     struct user *user; /* pinned */
-    uint64_t seq;
+    struct send send;  /* its body stands in the input buffer */
+    char event[SSE_EVENT_BYTES + 1];
     char name[SSE_USER_BYTES + 1]; /* for the answer, when the user is no longer pinned */
     struct sse_receipt receipt;
 };
@@ -4446,7 +4448,7 @@ static void receipt_write(struct text *t, struct slice user, const struct sse_re
     text_string(t, "}\n");
 }
 
-/* Answers one gathered message, whose streams are written. */
+/* Answers one send of a pipeline, which is completed. */
 static bool gathered_answer(struct conn *c, const struct gathered *g)
 {
     char scratch[SSE_SCRATCH_BYTES / 2];
@@ -4464,9 +4466,9 @@ static bool gathered_answer(struct conn *c, const struct gathered *g)
     return true;
 }
 
-/* Messages that came in one pipeline were appended only: now their streams are written, each once.
- * Then nobody is pinned any more, and the answers follow in order, which may take as long as the
- * client does. False if it no longer takes them. */
+/* Completes the pending sends of a pipeline, before their bodies in the input buffer are written
+ * over. Then nobody is pinned any more, and the answers follow in order, which may take as long as
+ * the client does. False if it no longer takes them. */
 static bool conn_settle(struct conn *c)
 {
     struct buffers *b = c->buffers;
@@ -4476,8 +4478,7 @@ static bool conn_settle(struct conn *c)
     b->gathered_count = 0;
     for (unsigned i = 0; i < count; i++) {
         struct gathered *g = &b->gathered[i];
-        g->receipt = (struct sse_receipt){.users = 0};
-        user_settle(c->server, g->user, g->seq, &g->receipt);
+        send_finish(c->server, g->user, &g->send);
         memcpy(g->name, g->user->name, sizeof g->name);
         user_unpin(g->user);
     }
@@ -4565,13 +4566,13 @@ static const struct route *route_find(const struct sse_server *server, struct sl
  * 0 if the client has closed, or minus a status. */
 static int conn_read_more(struct conn *c, size_t base, int64_t deadline_ms)
 {
+    if (!conn_drain(c))
+        return 0;
     if (c->in_start > base) {
         memmove(c->buffers->in + base, c->buffers->in + c->in_start, c->in_end - c->in_start);
         c->in_end -= c->in_start - base;
         c->in_start = base;
     }
-    if (!conn_drain(c))
-        return 0;
     if (now_ms() >= deadline_ms || !transport_wait(&c->transport, POLLIN, deadline_ms))
         return -408;
     ssize_t n =
@@ -5051,33 +5052,31 @@ static bool exchange_event(struct sse_exchange *x, char event[SSE_EVENT_BYTES + 
     return false;
 }
 
-/* Does more follow in this pipeline, so that writing can wait for it? Only for answers that are all
- * alike: a browser's, which may need CORS fields, are not, nor is the last of a connection. */
-static bool exchange_may_gather(const struct sse_exchange *x)
+/* Does more follow in this pipeline, so that completing the send can wait for it? Only for answers
+ * that are all alike: a browser's, which may need CORS fields, are not, nor is the last of a
+ * connection, nor a refusal of what does not fit. And the body must stay where it is. */
+static bool exchange_may_gather(const struct sse_exchange *x, struct slice event)
 {
     const struct conn *c = x->conn;
     return c->in_end > c->in_start && c->buffers->gathered_count < SSE_GATHERED &&
-           x->request.minor > 0 && !x->close && !x->request.origin.at;
+           x->request.minor > 0 && !x->close && !x->request.origin.at && !x->body_slot &&
+           message_fits(x->server, SSE_ID_BYTES, event, x->body);
 }
 
-/* Appends the message to a pinned user's log, and leaves writing it to the end of the pipeline. */
-static int send_gathered(struct sse_exchange *x, struct user *user, struct slice event)
+/* Makes the message one of the pinned user's pending sends, and leaves completing it to the end of
+ * the pipeline. */
+static int send_gathered(struct sse_exchange *x, struct user *user, const char *event)
 {
     struct buffers *b = x->conn->buffers;
+    struct gathered *g = &b->gathered[b->gathered_count++];
     size_t len;
-    const char *at = sse_body(x, &len);
-    struct slice body = {at, len};
+    const char *body = sse_body(x, &len);
 
-    pthread_mutex_lock(&user->lock);
-    int code = user_append_locked(x->server, user, event, body);
-    uint64_t seq = user->log.next - 1;
-    pthread_mutex_unlock(&user->lock);
-    if (code != SSE_OK) {
-        user_unpin(user);
-        return exchange_fail(x, code);
-    }
-    b->gathered[b->gathered_count].user = user;
-    b->gathered[b->gathered_count++].seq = seq;
+    *g = (struct gathered){.user = user};
+    memcpy(g->event, event, strlen(event));
+    g->send =
+        (struct send){.event = slice_of(g->event), .body = {body, len}, .receipt = &g->receipt};
+    send_begin(user, &g->send);
     exchange_note(x, 202);
     return ANSWER_LATER;
 }
@@ -5090,12 +5089,12 @@ static int handle_send(struct sse_exchange *x, void *arg)
 
     if (!exchange_event(x, event))
         return 400;
-    bool gathers = exchange_may_gather(x);
+    bool gathers = exchange_may_gather(x, slice_of(event));
     struct user *user = gathers || x->conn->buffers->gathered_count > 0
                             ? user_find(x->server, exchange_name(x))
                             : NULL;
     if (user && gathers)
-        return send_gathered(x, user, slice_of(event));
+        return send_gathered(x, user, event);
     if (user)
         user_unpin(user);
     else if (!conn_settle(x->conn)) /* whom it keeps pinned could not make room */
@@ -6260,6 +6259,8 @@ static int conn_read_head(struct conn *c, struct http_request *request)
             return n;
         }
         if (n > 0) { /* its body is to come: give it the room, and read the head again there */
+            if (!conn_settle(c))
+                return 0;
             memmove(c->buffers->in, c->buffers->in + c->in_start, have);
             c->in_start = 0;
             c->in_end = have;
