@@ -15,8 +15,8 @@
  * 1. acceptor_accept() takes a connection and conn_start() gives it a thread, one that waits or a
  *    new one: worker_serve(). Where HTTPS is spoken, conn_secure() shakes hands first; from then on
  *    the transport functions encrypt, and nothing else knows.
- * 2. conn_read_head() reads; http_parse_head() turns the bytes into a struct http_request or a
- *    verdict; exchange_run() finds the route, checks who asks (origin_objection() for pages,
+ * 2. conn_read_head() reads; http_parse_head() turns the bytes into a struct http_request or
+ *    a status; exchange_run() finds the route, checks who asks (origin_objection() for pages,
  *    exchange_authorize() where tokens are required), receives the body, calls the handler.
  * 3. handle_send() calls sse_send(), as any embedder could. The user is found in the table and
  *    pinned; log_append() frames the body for the wire, `id:` and `data:` lines and all, and puts
@@ -115,7 +115,7 @@
  *     Limits and types ...... the structures that threads share, with their locks
  *     Text and JSON ......... clocks, slices, bounded buffers, UTF-8, percent-decoding, dates
  *     Transport ............. the calls that move bytes over a connection, and all of OpenSSL
- *     HTTP parser ........... bytes in; a request, a verdict or "need more" out
+ *     HTTP parser ........... bytes in; a request, a status or "need more" out
  *     Origins ............... which web pages may use the server
  *     Tokens ................ who may do what, where --auth-secret asks for it
  *     Log ................... one user's newest messages, framed, in a ring
@@ -1788,10 +1788,16 @@ static void transport_end(struct transport *t)
 
 /* ==== HTTP parser ===============================================================================
  *
- * Pure: bytes in; out comes a request, a verdict, or "need more". No I/O, no allocation, no copy:
- * the request's slices point into the input. It takes the strict reading of RFC 9112 wherever
+ * Pure: bytes in; out comes a request, an HTTP status, or "need more". No I/O, no allocation, no
+ * copy: the request's slices point into the input. It takes the strict reading of RFC 9112 wherever
  * leniency would let two parsers see two different messages (request smuggling). What is wrong is
- * told as soon as it can be seen; every prefix of a valid head says "need more". */
+ * told as soon as it can be seen; every prefix of a valid head says "need more".
+ *
+ * From here to the last handler an int that a step returns has one meaning: 0 to go on, an HTTP
+ * status when the answer is known and its detail is written, or CLOSE for a connection that can
+ * only be closed. A parser says besides how many bytes it has used: with 0 and none it needs more. */
+
+enum { CLOSE = -1 };
 
 struct http_request {
     struct slice method, target, path;
@@ -1808,15 +1814,13 @@ struct http_request {
     bool unknown_coding;     /* ... and something else may come before it */
     struct slice length;     /* Content-Length as written */
     uint64_t content_length; /* bytes; UINT64_MAX if it was more than fits */
-    const char *why;         /* what a verdict objects to, and what would be right */
+    const char *why;         /* detail of a status: what is wrong, and what would be right */
 };
 
-enum { HTTP_MORE = 0 }; /* parsers return bytes consumed, HTTP_MORE, or minus a status */
-
-static int http_refuse(struct http_request *r, int status, const char *why)
+static int http_reject(struct http_request *r, int status, const char *why)
 {
     r->why = why;
-    return -status;
+    return status;
 }
 
 /* RFC 9110 section 5.6.2 */
@@ -1838,26 +1842,29 @@ static bool http_is_field_value(struct slice s)
 }
 
 /* One line that ends in CR LF, and nothing less: a bare CR or LF, a NUL or another control
- * character but a tab is refused. Returns its length with the CR LF. */
-static int http_line(const char *in, size_t len, struct http_request *r, struct slice *line)
+ * character but a tab is rejected. *used is its length with the CR LF. */
+static int http_line(const char *in, size_t len, struct http_request *r, struct slice *line,
+                     size_t *used)
 {
     *line = (struct slice){in, len};
+    *used = 0;
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)in[i];
         if (c == '\r') {
             line->len = i;
             if (i + 1 == len)
-                return HTTP_MORE;
+                return 0;
             if (in[i + 1] != '\n')
-                return http_refuse(r, 400, "a CR without its LF; lines end in CR LF");
-            return (int)i + 2;
+                return http_reject(r, 400, "a CR without its LF; lines end in CR LF");
+            *used = i + 2;
+            return 0;
         }
         if (c == '\n')
-            return http_refuse(r, 400, "an LF without its CR; lines end in CR LF");
+            return http_reject(r, 400, "an LF without its CR; lines end in CR LF");
         if ((c < 0x20 && c != '\t') || c == 0x7F)
-            return http_refuse(r, 400, "a control character where text is expected");
+            return http_reject(r, 400, "a control character where text is expected");
     }
-    return HTTP_MORE;
+    return 0;
 }
 
 /* Splits host[:port] (RFC 3986 section 3.2.2). The port is 0 where none is given. */
@@ -1906,7 +1913,7 @@ static int http_parse_target(struct http_request *r)
     struct slice rest = r->target;
 
     if (memchr(rest.at, '#', rest.len) || memchr(rest.at, '\t', rest.len))
-        return http_refuse(r, 400, "a request target has neither a tab nor a #fragment");
+        return http_reject(r, 400, "a request target has neither a tab nor a #fragment");
     if (slice_is(rest, "*") && slice_is(r->method, "OPTIONS")) {
         r->path = rest;
         return 0;
@@ -1916,12 +1923,12 @@ static int http_parse_target(struct http_request *r)
         size_t end = 2; /* past the two slashes */
         if (!(slice_is_nocase(scheme, "http") || slice_is_nocase(scheme, "https")) ||
             after.len < end || memcmp(after.at, "//", end) != 0)
-            return http_refuse(r, 400, "the request target must begin with / or http://");
+            return http_reject(r, 400, "the request target must begin with / or http://");
         while (end < after.len && after.at[end] != '/' && after.at[end] != '?')
             end++;
         r->authority = (struct slice){after.at + 2, end - 2};
         if (!host_is_valid(r->authority))
-            return http_refuse(r, 400, "an absolute request target must name host[:port]");
+            return http_reject(r, 400, "an absolute request target must name host[:port]");
         rest = (struct slice){after.at + end, after.len - end};
     }
     r->query = rest;
@@ -1939,12 +1946,12 @@ static int http_parse_request_line(struct slice line, struct http_request *r)
     r->method = slice_cut(&rest, ' ');
     r->target = slice_cut(&rest, ' ');
     if (!http_is_token(r->method) || r->target.len == 0 || !rest.at)
-        return http_refuse(r, 400, "the request line must read: METHOD TARGET HTTP/1.1");
+        return http_reject(r, 400, "the request line must read: METHOD TARGET HTTP/1.1");
     if (rest.len != 8 || memcmp(rest.at, "HTTP/", 5) != 0 || rest.at[6] != '.' ||
         rest.at[5] < '0' || rest.at[5] > '9' || rest.at[7] < '0' || rest.at[7] > '9')
-        return http_refuse(r, 400, "the request line must end in HTTP/1.1 or HTTP/1.0");
+        return http_reject(r, 400, "the request line must end in HTTP/1.1 or HTTP/1.0");
     if (rest.at[5] != '1')
-        return http_refuse(r, 505, "only HTTP/1.1 and HTTP/1.0 are spoken here");
+        return http_reject(r, 505, "only HTTP/1.1 and HTTP/1.0 are spoken here");
     r->minor = rest.at[7] > '0'; /* 1.2 to 1.9 are served as 1.1: RFC 9110 section 2.5 */
     return http_parse_target(r);
 }
@@ -1955,13 +1962,13 @@ static int http_field_length(struct http_request *r, struct slice value)
     uint64_t length;
     for (size_t i = 0; i < value.len; i++)
         if (value.at[i] < '0' || value.at[i] > '9')
-            return http_refuse(r, 400, "Content-Length takes digits only");
+            return http_reject(r, 400, "Content-Length takes digits only");
     if (value.len == 0)
-        return http_refuse(r, 400, "Content-Length is empty; it takes digits");
+        return http_reject(r, 400, "Content-Length is empty; it takes digits");
     if (!text_number(value, UINT64_MAX - 1, &length))
         length = UINT64_MAX;
     if (r->length.at && !slice_same_nocase(r->length, value))
-        return http_refuse(r, 400, "two Content-Length fields differ");
+        return http_reject(r, 400, "two Content-Length fields differ");
     r->length = value;
     r->content_length = length;
     return 0;
@@ -1975,7 +1982,7 @@ static int http_field_codings(struct http_request *r, struct slice list)
         struct slice coding = slice_trim(slice_cut(&list, ','));
         struct slice name = slice_trim(slice_cut(&coding, ';'));
         if (!http_is_token(name) || r->chunked || (coding.at && slice_is_nocase(name, "chunked")))
-            return http_refuse(r, 400, "chunked must be the last transfer coding, and only once");
+            return http_reject(r, 400, "chunked must be the last transfer coding, and only once");
         if (slice_is_nocase(name, "chunked"))
             r->chunked = true;
         else
@@ -2020,7 +2027,7 @@ static int http_parse_field(struct slice line, struct http_request *r)
                 {"authorization", &r->authorization}};
 
     if (!value.at || !http_is_token(name))
-        return http_refuse(r, 400, "a field must read NAME: VALUE, on one line, no space in NAME");
+        return http_reject(r, 400, "a field must read NAME: VALUE, on one line, no space in NAME");
     value = slice_trim(value);
     if (slice_is_nocase(name, "content-length"))
         return http_field_length(r, value);
@@ -2034,27 +2041,27 @@ static int http_parse_field(struct slice line, struct http_request *r)
         if (!slice_is_nocase(name, once[i].name))
             continue;
         if (once[i].into->at)
-            return http_refuse(r, 400, "a field that must come once comes twice");
+            return http_reject(r, 400, "a field that must come once comes twice");
         *once[i].into = value;
     }
     return 0;
 }
 
-/* What can be judged only with all fields at hand. */
-static int http_judge(struct http_request *r)
+/* What can be checked only with all fields at hand. */
+static int http_validate(struct http_request *r)
 {
     if (r->minor > 0 && !r->host.at)
-        return http_refuse(r, 400, "an HTTP/1.1 request must have a Host field");
+        return http_reject(r, 400, "an HTTP/1.1 request must have a Host field");
     if (r->host.at && !host_is_valid(r->host))
-        return http_refuse(r, 400, "Host must read host or host:port");
+        return http_reject(r, 400, "Host must read host or host:port");
     if (r->has_codings && r->length.at)
-        return http_refuse(r, 400, "Content-Length and Transfer-Encoding exclude each other");
+        return http_reject(r, 400, "Content-Length and Transfer-Encoding exclude each other");
     if (r->has_codings && r->minor == 0)
-        return http_refuse(r, 400, "HTTP/1.0 has no Transfer-Encoding");
+        return http_reject(r, 400, "HTTP/1.0 has no Transfer-Encoding");
     if (r->has_codings && !r->chunked)
-        return http_refuse(r, 400, "chunked must be the last transfer coding");
+        return http_reject(r, 400, "chunked must be the last transfer coding");
     if (r->unknown_coding)
-        return http_refuse(r, 501, "of all transfer codings only chunked is known here");
+        return http_reject(r, 501, "of all transfer codings only chunked is known here");
     if (!r->authority.at) /* RFC 9112 section 3.2.2: an absolute target overrides Host */
         r->authority = r->host;
     return 0;
@@ -2067,42 +2074,42 @@ static int http_too_large(struct slice line, bool in_request_line, size_t len,
     if (in_request_line) {
         r->method = slice_cut(&line, ' '); /* whether it was HEAD decides what the answer holds */
         if (slice_cut(&line, ' ').len > SSE_TARGET_BYTES)
-            return http_refuse(r, 414,
+            return http_reject(r, 414,
                                "the request target is over " TEXT_OF(SSE_TARGET_BYTES) " bytes");
     }
     if (len > SSE_HEAD_BYTES)
-        return http_refuse(
+        return http_reject(
             r, 431, "the request line and fields are over " TEXT_OF(SSE_HEAD_BYTES) " bytes");
-    return HTTP_MORE;
+    return 0;
 }
 
-/* Parses the head of a request: request line, fields, empty line. Returns its length in bytes,
- * HTTP_MORE, or minus the status to answer, with r->why set. */
-static int http_parse_head(const char *in, size_t len, struct http_request *r)
+/* Parses the head of a request: request line, fields, empty line. *used is its length. */
+static int http_parse_head(const char *in, size_t len, struct http_request *r, size_t *used)
 {
     struct slice line;
-    size_t empty = len >= 2 && in[0] == '\r' && in[1] == '\n' ? 2 : 0, at = empty, fields_at = 0;
-    int n, verdict;
-
     /* RFC 9112 section 2.2: an empty line before the request is ignored */
+    size_t empty = len >= 2 && in[0] == '\r' && in[1] == '\n' ? 2 : 0, at = empty, fields_at = 0, n;
+    int status = 0;
+
     *r = (struct http_request){.why = NULL};
-    for (bool request_line = true;; request_line = false) {
-        n = http_line(in + at, len - at, r, &line);
-        verdict =
-            n < 0 ? n : http_too_large(line, request_line, (n ? at + (size_t)n : len) - empty, r);
-        if (verdict < 0 || n == HTTP_MORE)
-            return verdict;
-        at += (size_t)n;
-        if (line.len == 0 && !request_line)
+    *used = 0;
+    for (bool in_request_line = true;; in_request_line = false) {
+        status = http_line(in + at, len - at, r, &line, &n);
+        if (!status)
+            status = http_too_large(line, in_request_line, (n ? at + n : len) - empty, r);
+        if (status || n == 0)
+            return status;
+        at += n;
+        if (line.len == 0 && !in_request_line)
             break;
-        fields_at = request_line ? at : fields_at;
-        verdict = request_line ? http_parse_request_line(line, r) : http_parse_field(line, r);
-        if (verdict < 0)
-            return verdict;
+        fields_at = in_request_line ? at : fields_at;
+        status = in_request_line ? http_parse_request_line(line, r) : http_parse_field(line, r);
+        if (status)
+            return status;
     }
     r->fields = (struct slice){in + fields_at, at - fields_at};
-    verdict = http_judge(r);
-    return verdict < 0 ? verdict : (int)at;
+    *used = at;
+    return http_validate(r);
 }
 
 /* The value of the next field of that name. *rest begins as r->fields, and is what follows then. At
@@ -2189,73 +2196,72 @@ static int http_chunk_size(struct http_chunks *c, struct slice line, struct http
 {
     struct slice extension = line, digits = slice_cut(&extension, ';');
     if (extension.at && !http_is_extension(extension))
-        return http_refuse(r, 400, "a chunk's extension must read ;NAME or ;NAME=VALUE");
+        return http_reject(r, 400, "a chunk's extension must read ;NAME or ;NAME=VALUE");
     if (extension.at)
         digits = slice_trim(digits); /* white space may stand before an extension */
     c->left = 0;
     for (size_t i = 0; i < digits.len; i++) {
         int digit = hex_digit(digits.at[i]);
         if (digit < 0)
-            return http_refuse(r, 400, "a chunk must begin with its size in hexadecimal");
+            return http_reject(r, 400, "a chunk must begin with its size in hexadecimal");
         if (c->left >> 58)
-            return http_refuse(r, 413, "a chunk is larger than any body may be");
+            return http_reject(r, 413, "a chunk is larger than any body may be");
         c->left = c->left * 16 + (unsigned)digit;
     }
     if (digits.len == 0 || digits.at != line.at)
-        return http_refuse(r, 400, "a chunk must begin with its size in hexadecimal");
+        return http_reject(r, 400, "a chunk must begin with its size in hexadecimal");
     c->state = c->left ? CHUNK_DATA : CHUNK_TRAILER;
     return 0;
 }
 
 /* A line of the chunked framing: a size, the end of a chunk, or a trailer. */
 static int http_chunk_line(struct http_chunks *c, const char *in, size_t len,
-                           struct http_request *r)
+                           struct http_request *r, size_t *used)
 {
     struct slice line;
     struct http_request ignored = {.why = NULL};
-    int n = http_line(in, len, r, &line), verdict = 0;
+    int status = http_line(in, len, r, &line, used);
 
-    if (n < 0)
-        return n;
+    if (status)
+        return status;
     if (c->state == CHUNK_END && line.len > 0)
-        return http_refuse(r, 400, "a chunk is longer than its size says");
+        return http_reject(r, 400, "a chunk is longer than its size says");
     if (c->state == CHUNK_SIZE && line.len > SSE_CHUNK_LINE_BYTES)
-        return http_refuse(r, 400,
+        return http_reject(r, 400,
                            "a chunk's size line is over " TEXT_OF(SSE_CHUNK_LINE_BYTES) " bytes");
-    size_t whole = n > 0 ? (size_t)n : line.len;
+    size_t whole = *used > 0 ? *used : line.len;
     if (line.len > 0 && c->trailers + whole > SSE_TRAILER_BYTES)
-        return http_refuse(r, 431,
+        return http_reject(r, 431,
                            "the trailer fields are over " TEXT_OF(SSE_TRAILER_BYTES) " bytes");
-    if (n == HTTP_MORE)
-        return HTTP_MORE;
-    if (c->state == CHUNK_SIZE) {
-        verdict = http_chunk_size(c, line, r);
-    } else if (c->state == CHUNK_END) {
+    if (*used == 0)
+        return 0;
+    if (c->state == CHUNK_SIZE)
+        return http_chunk_size(c, line, r);
+    if (c->state == CHUNK_END) {
         c->state = CHUNK_SIZE;
     } else if (line.len == 0) {
         c->state = CHUNK_DONE;
     } else {
         c->trailers += whole;
-        verdict = http_parse_field(line, &ignored);
+        status = http_parse_field(line, &ignored);
         r->why = ignored.why;
     }
-    return verdict < 0 ? verdict : n;
+    return status;
 }
 
 /* Decodes as much of in[0..len) as it can, handing stretches of data to *data: one call returns
- * after one stretch or one line. Returns the bytes consumed, HTTP_MORE if more input is needed, or
- * minus a status. Done when c->state is CHUNK_DONE. */
+ * after one stretch or one line. Done when c->state is CHUNK_DONE. */
 static int http_decode_chunk(struct http_chunks *c, const char *in, size_t len, struct slice *data,
-                             struct http_request *r)
+                             struct http_request *r, size_t *used)
 {
     *data = (struct slice){in, 0};
     if (c->state != CHUNK_DATA)
-        return http_chunk_line(c, in, len, r);
-    data->len = c->left < len ? (size_t)c->left : len;
+        return http_chunk_line(c, in, len, r, used);
+    *used = data->len = c->left < len ? (size_t)c->left : len;
     c->left -= data->len;
     if (c->left == 0)
         c->state = CHUNK_END;
-    return (int)data->len;
+    return 0;
 }
 
 /* The parameter `name` of a query, decoded (RFC 3986 section 3.4; `+` is a space). Returns its
@@ -4062,8 +4068,6 @@ struct buffers {
     struct buffers *next_free; /* [C] */
 };
 
-enum { ANSWER_LATER = 1 }; /* a handler's status: conn_settle() will answer */
-
 /* How the answer's body is framed where it has no Content-Length. */
 enum { FRAMED_CHUNKED = -1, FRAMED_BY_CLOSE = -2, FRAMED_STREAM = -3, FRAMED_EMPTY = -4 };
 
@@ -4366,7 +4370,7 @@ int sse_fail(struct sse_exchange *x, int status, const char *format, ...)
 
 /* The same, and counts why. */
 SSE_PRINTF(4, 5)
-static int exchange_refuse(struct sse_exchange *x, enum refusal why, int status, const char *format,
+static int exchange_reject(struct sse_exchange *x, enum refusal why, int status, const char *format,
                            ...)
 {
     va_list args;
@@ -4385,17 +4389,17 @@ static int exchange_fail(struct sse_exchange *x, int code)
     case SSE_ENOUSER:
         return sse_fail(x, 404, "user '%s' was never seen here", x->user);
     case SSE_EFULL:
-        return exchange_refuse(x, REFUSED_USERS, 503,
+        return exchange_reject(x, REFUSED_USERS, 503,
                                "the user table is full, and none of its %u users can make room",
                                config->max_users);
     case SSE_ETOOBIG:
-        return exchange_refuse(x, REFUSED_SIZE, 413,
+        return exchange_reject(x, REFUSED_SIZE, 413,
                                "framed, the message is over the %u bytes of history a user has",
                                config->history_bytes);
     case SSE_ESTOPPING:
-        return exchange_refuse(x, REFUSED_STOPPING, 503, "the server is stopping");
+        return exchange_reject(x, REFUSED_STOPPING, 503, "the server is stopping");
     case SSE_EBUSY:
-        return exchange_refuse(x, REFUSED_STREAMS, 429,
+        return exchange_reject(x, REFUSED_STREAMS, 429,
                                "user '%s' holds as many streams as one may (%u)", x->user,
                                config->max_streams);
     case SSE_EHELD:
@@ -4532,11 +4536,10 @@ static void exchange_note(struct sse_exchange *x, int status)
 
 /* ==== Exchanges =================================================================================
  *
- * From a parsed head to an answer: find the route, check who asks, receive the body, call the
- * handler. Checks come before the body, so that nobody uploads in vain. What checks returns 0 to go
- * on, or the status to answer; what receives returns 1, 0 if the client has gone, or minus a
- * status; a handler returns a status from 200 on, ANSWER_LATER if conn_settle() will answer, or 0
- * if it has ended the connection. */
+ * From a connection's bytes to an answer: read the head, find the route, check who asks, receive the
+ * body, call the handler. Checks come before the body, so that nobody uploads in vain. Each step
+ * returns 0 to go on, a status, or CLOSE; a handler returns a status from 200 on, or 0 if its answer
+ * is written, or will be by conn_settle(). */
 
 /* Equal, or equal up to {userId}, which stands for one segment. */
 static bool route_matches(const struct route *route, struct slice path)
@@ -4562,24 +4565,42 @@ static const struct route *route_find(const struct sse_server *server, struct sl
     return with_user;
 }
 
-/* Reads more input behind `base`, where the head of the request under way ends. 1 if there is some,
- * 0 if the client has closed, or minus a status. */
-static int conn_read_more(struct conn *c, size_t base, int64_t deadline_ms)
+/* Reads more input behind `base`, where the head of the request under way ends. 0 if there is some,
+ * 408, or CLOSE if the client has closed. */
+static int exchange_read_more(struct sse_exchange *x, size_t base, int64_t deadline_ms)
 {
+    struct conn *c = x->conn;
+
     if (!conn_drain(c))
-        return 0;
+        return CLOSE;
     if (c->in_start > base) {
         memmove(c->buffers->in + base, c->buffers->in + c->in_start, c->in_end - c->in_start);
         c->in_end -= c->in_start - base;
         c->in_start = base;
     }
     if (now_ms() >= deadline_ms || !transport_wait(&c->transport, POLLIN, deadline_ms))
-        return -408;
+        return exchange_reject(x, REFUSED_LATE, 408,
+                               "the request did not arrive in time: %d s for its head, %d s for "
+                               "its body",
+                               SSE_HEAD_MS / 1000, SSE_BODY_MS / 1000);
     ssize_t n =
         transport_read(&c->transport, c->buffers->in + c->in_end, SSE_IN_BYTES - c->in_end, 0);
     if (n > 0)
         c->in_end += (size_t)n;
-    return n != 0;
+    return n == 0 ? CLOSE : 0;
+}
+
+static int exchange_too_large(struct sse_exchange *x)
+{
+    return exchange_reject(x, REFUSED_SIZE, 413, "the body may have %u bytes",
+                           x->server->config.max_message);
+}
+
+/* A request that cannot be read to its end: the detail of the parser's status. */
+static int exchange_malformed(struct sse_exchange *x, int status)
+{
+    return exchange_reject(x, status == 400 || status > 499 ? REFUSED_MALFORMED : REFUSED_SIZE,
+                           status, "%s", x->request.why);
 }
 
 static uint32_t body_take(struct sse_server *server)
@@ -4612,34 +4633,30 @@ static void exchange_drop_body(struct sse_exchange *x)
     x->body = (struct slice){NULL, 0};
 }
 
-/* The next stretch of the body, at most `want` bytes, decoded if it comes in chunks. Returns 1, 0
- * if the client has closed, or minus a status. An empty stretch is no news. */
+/* The next stretch of the body, at most `want` bytes, decoded if it comes in chunks. An empty stretch
+ * is no news. */
 static int body_next(struct sse_exchange *x, size_t base, struct http_chunks *chunks, size_t want,
                      int64_t deadline_ms, struct slice *data)
 {
     struct conn *c = x->conn;
     const char *in = c->buffers->in + c->in_start;
-    size_t have = c->in_end - c->in_start;
-    int n;
+    size_t have = c->in_end - c->in_start, used = have < want ? have : want;
 
+    *data = (struct slice){in, used};
     if (x->request.chunked) {
-        n = http_decode_chunk(chunks, in, have, data, &x->request);
-    } else {
-        *data = (struct slice){in, have < want ? have : want};
-        n = (int)data->len;
+        int status = http_decode_chunk(chunks, in, have, data, &x->request, &used);
+        if (status)
+            return exchange_malformed(x, status);
     }
-    if (n == HTTP_MORE)
-        return conn_read_more(c, base, deadline_ms);
-    if (n > 0)
-        c->in_start += (size_t)n;
-    return n > 0 ? 1 : n;
+    c->in_start += used;
+    return used > 0 ? 0 : exchange_read_more(x, base, deadline_ms);
 }
 
 /* Receives the body, stretch by stretch. It stays in the input buffer, behind the head, if it fits
  * there (with room for the lines of chunks), as almost every message does; else it moves to a slot
  * of its own. With !keep it goes nowhere. A length is compared as the 64 bits it came in, and a
- * chunk's at its size line: size_t may be narrower, and what does not come need not be waited for.
- * Returns 1, 0 if the client has closed, or minus a status. */
+ * chunk's at its size line: size_t may be narrower, and what does not come need not be waited
+ * for. */
 static int body_receive(struct sse_exchange *x, bool keep, int64_t deadline_ms)
 {
     struct conn *c = x->conn;
@@ -4652,18 +4669,19 @@ static int body_receive(struct sse_exchange *x, bool keep, int64_t deadline_ms)
     struct slice data;
 
     if (x->request.content_length > max)
-        return -413;
+        return exchange_too_large(x);
     while (x->request.chunked ? chunks.state != CHUNK_DONE : got < length) {
         data.len = 0;
-        int n =
+        int status =
             body_next(x, base + (in_place ? got : 0), &chunks, length - got, deadline_ms, &data);
-        if (n <= 0)
-            return n;
+        if (status)
+            return status;
         if (data.len + chunks.left > max - got)
-            return -413;
+            return exchange_too_large(x);
         if (keep && !x->body_slot && (!in_place || got + data.len > room)) {
             if ((x->body_slot = body_take(x->server)) == 0)
-                return -503;
+                return exchange_reject(x, REFUSED_BODIES, 503,
+                                       "too many large bodies are being received");
             to = memcpy(x->server->bodies.area + (size_t)(x->body_slot - 1) * max, to, got);
             in_place = false;
         }
@@ -4673,35 +4691,50 @@ static int body_receive(struct sse_exchange *x, bool keep, int64_t deadline_ms)
     }
     if (keep)
         x->body = (struct slice){to, got};
-    return 1;
+    return 0;
 }
 
-/* Receives the body. Returns 1, 0 if the client has closed, or minus a status; then the connection
- * must close, since what follows in it is unknown. */
+/* Skips a body that is all in the input buffer. False if it is not. */
+static bool body_skip(struct sse_exchange *x)
+{
+    struct conn *c = x->conn;
+    struct http_chunks chunks = {.state = x->request.chunked ? CHUNK_SIZE : CHUNK_DONE};
+    struct http_request ignored;
+    struct slice data;
+
+    if (x->request.content_length > c->in_end - c->in_start)
+        return false;
+    c->in_start += (size_t)x->request.content_length;
+    for (size_t used; chunks.state != CHUNK_DONE; c->in_start += used)
+        if (http_decode_chunk(&chunks, c->buffers->in + c->in_start, c->in_end - c->in_start, &data,
+                              &ignored, &used) != 0 ||
+            used == 0)
+            return false;
+    return true;
+}
+
+/* Receives the body, having invited the client to send it where it waits for that. */
 static int exchange_receive(struct sse_exchange *x)
 {
     struct http_request *r = &x->request;
     int64_t deadline = now_ms() + SSE_BODY_MS;
-    bool keep = slice_is(r->method, "POST");
 
     if (!http_has_body(r))
-        return 1;
-    if (r->content_length > x->server->config.max_message) /* before it is invited to come */
-        return -413;
+        return 0;
+    if (r->content_length > x->server->config.max_message)
+        return exchange_too_large(x);
     if (r->expects_continue && r->minor > 0 && x->conn->in_start == x->conn->in_end) {
         exchange_make_room(x, SSE_FIELDS_BYTES);
         if (x->lost)
-            return 0;
+            return CLOSE;
         text_string(&x->conn->out, "HTTP/1.1 100 Continue\r\n\r\n");
         if (!conn_flush(x->conn))
-            return 0;
+            return CLOSE;
     }
-    int n = body_receive(x, keep, deadline);
-    if (n > 0 && !text_is_utf8(x->body.at, x->body.len)) {
-        r->why = "the body must be UTF-8 without NUL";
-        return -400;
-    }
-    return n;
+    int status = body_receive(x, slice_is(r->method, "POST"), deadline);
+    if (status == 0 && !text_is_utf8(x->body.at, x->body.len))
+        return exchange_malformed(x, http_reject(r, 400, "the body must be UTF-8 without NUL"));
+    return status;
 }
 
 static bool route_allows(const struct route *route, struct slice method)
@@ -4721,7 +4754,7 @@ static int exchange_user(struct sse_exchange *x)
     int n = brace ? percent_decode(segment, false, x->user, SSE_USER_BYTES) : 0;
 
     if (brace && (n < 0 || !text_is_user_id(x->user, (size_t)n)))
-        return exchange_refuse(
+        return exchange_reject(
             x, REFUSED_MALFORMED, 400,
             "a user id is 1 to %d bytes of UTF-8, percent-encoded, without control "
             "characters, and not . or ..",
@@ -4743,9 +4776,9 @@ static int exchange_authorize(struct sse_exchange *x)
     int code = why ? SSE_EINVAL : token_read(config, at, (size_t)len, unix_ms(), &token, &why);
 
     if (code == SSE_ENOMEM)
-        return exchange_refuse(x, REFUSED_MEMORY, 503, "the server has run out of memory");
+        return exchange_reject(x, REFUSED_MEMORY, 503, "the server has run out of memory");
     if (code != SSE_OK)
-        return exchange_refuse(x, REFUSED_TOKEN, 401, "%s", why);
+        return exchange_reject(x, REFUSED_TOKEN, 401, "%s", why);
     int status = exchange_user(x);
     if (status)
         return status;
@@ -4753,7 +4786,7 @@ static int exchange_authorize(struct sse_exchange *x)
     struct slice user = {x->user, x->user_len};
     return token_allows(&token, x->route, user)
                ? 0
-               : exchange_refuse(x, REFUSED_RIGHTS, 403, "%s", token_lacks(x->route));
+               : exchange_reject(x, REFUSED_RIGHTS, 403, "%s", token_lacks(x->route));
 }
 
 /* Has its token expired since it was checked? */
@@ -4781,85 +4814,59 @@ static int exchange_check(struct sse_exchange *x)
     if (!route_allows(x->route, r->method))
         return sse_fail(x, 405, "this path takes %s", x->route->methods);
     if (!x->route->is_open && (objection = origin_objection(x->server, r)))
-        return exchange_refuse(x, REFUSED_ORIGIN, 403, "%s", objection);
+        return exchange_reject(x, REFUSED_ORIGIN, 403, "%s", objection);
     bool guarded = x->server->config.auth_secret && x->route->access != SSE_ANYONE;
     return guarded ? exchange_authorize(x) : exchange_user(x);
 }
 
-/* Answers a request that could not be read to its end; `status` is the verdict's. */
-static int exchange_abandon(struct sse_exchange *x, int status)
-{
-    const char *why = x->request.why;
-    x->close = true;
-    switch (status) {
-    case 408:
-        return exchange_refuse(
-            x, REFUSED_LATE, 408,
-            "the request did not arrive in time: %d s for its head, %d s for its "
-            "body",
-            SSE_HEAD_MS / 1000, SSE_BODY_MS / 1000);
-    case 503:
-        return exchange_refuse(x, REFUSED_BODIES, 503, "too many large bodies are being received");
-    case 413:
-        return exchange_refuse(x, REFUSED_SIZE, 413, "the body may have %u bytes",
-                               x->server->config.max_message);
-    default:
-        return exchange_refuse(x, status == 414 || status == 431 ? REFUSED_SIZE : REFUSED_MALFORMED,
-                               status, "%s", why ? why : "the request could not be read");
-    }
-}
-
-/* Receives the body and calls the handler, unless the answer is known already. Returns the status,
- * or 0 if the handler or the client has ended the connection. */
+/* Checks, receives the body and calls the handler. Returns the status; 0 if the answer is written, or
+ * will be by conn_settle(); or CLOSE. */
 static int exchange_answer(struct sse_exchange *x)
 {
     int status = exchange_check(x);
 
     if (status) { /* a body that is not here yet need not come: then the connection closes */
-        x->close |= http_has_body(&x->request) && body_receive(x, false, 0) <= 0;
+        x->close |= !body_skip(x);
         return status;
     }
-    int received = exchange_receive(x);
-    if (received <= 0)
-        return received < 0 ? exchange_abandon(x, -received) : 0;
+    status = exchange_receive(x);
+    if (status) { /* what follows in the connection is unknown */
+        x->close = true;
+        return status;
+    }
     if (exchange_is_late(x)) /* receiving takes its time */
-        return exchange_refuse(x, REFUSED_TOKEN, 401, "%s", TOKEN_EXPIRED);
+        return exchange_reject(x, REFUSED_TOKEN, 401, "%s", TOKEN_EXPIRED);
     if (x->is_options)
         return 204; /* all it says is in its fields */
     const struct route *route = x->route;
     if (!route->takes_body)
         exchange_drop_body(x);
     if (!route->gathers && !conn_settle(x->conn)) /* messages before it come before it */
-        return 0;
+        return CLOSE;
     if (route->takes_time && !conn_drain(x->conn)) /* earlier answers do not wait for it */
-        return 0;
+        return CLOSE;
     status = route->handler(x, route->arg);
-    if (status == 0 && route->is_stream)
-        return 0; /* the connection has had its answer */
-    if (status == ANSWER_LATER && route->gathers)
-        return ANSWER_LATER;
+    if (status == 0 && (route->is_stream || route->gathers))
+        return 0;
     if (status < 200 || status > 599)
         return sse_fail(x, 500, "the handler returned %d, which is no HTTP status", status);
     return x->chunked ? 200 : status;
 }
 
-/* One exchange after its head was parsed with this verdict. False if the connection is to close. */
-static bool exchange_run(struct sse_exchange *x, int verdict)
+/* One exchange, whose head was read with this outcome: a status, or 0. False if the connection is to
+ * close. */
+static bool exchange_run(struct sse_exchange *x, int status)
 {
     struct conn *c = x->conn;
-    int status;
 
-    x->type = "application/json";
-    x->answer = text_over(x->conn->buffers->scratch, SSE_SCRATCH_BYTES);
-    x->fields = text_over(x->conn->buffers->fields, SSE_OWN_FIELDS_BYTES);
     x->is_head = slice_is(x->request.method, "HEAD");
-    x->close = verdict < 0 || !http_persists(&x->request);
-    status = verdict < 0 ? exchange_abandon(x, -verdict) : exchange_answer(x);
+    x->close = status != 0 || !http_persists(&x->request);
+    status = status ? status : exchange_answer(x);
     exchange_drop_body(x);
-    if (status == 0)
+    if (status == CLOSE)
         return false;
-    if (status == ANSWER_LATER)
-        return true;
+    if (status == 0)
+        return !x->close;
     x->close |= status == 400 || atomic_load(&x->server->stopping);
     answer_finish(x, status);
     if (x->lost)
@@ -5001,7 +5008,7 @@ static int handle_connect(struct sse_exchange *x, void *arg)
     if (x->lost)
         return 0;
     if (exchange_is_late(x))
-        return exchange_refuse(x, REFUSED_TOKEN, 401, "%s", TOKEN_EXPIRED);
+        return exchange_reject(x, REFUSED_TOKEN, 401, "%s", TOKEN_EXPIRED);
     struct user *user = user_find_or_add(x->server, exchange_name(x));
     if (!user)
         return exchange_fail(x, SSE_EFULL);
@@ -5027,7 +5034,7 @@ static int handle_disconnect(struct sse_exchange *x, void *arg)
     (void)arg;
 
     if (n < 0 || (n > 0 && !text_number((struct slice){text, (size_t)n}, SSE_HOLD_MAX_S, &hold_s)))
-        return exchange_refuse(x, REFUSED_MALFORMED, 400, "hold takes seconds, from 0 to %d",
+        return exchange_reject(x, REFUSED_MALFORMED, 400, "hold takes seconds, from 0 to %d",
                                SSE_HOLD_MAX_S);
     code = x->is_head ? sse_status(x->server, x->user, &status) /* HEAD changes nothing */
                       : sse_disconnect(x->server, x->user, (unsigned)hold_s);
@@ -5044,7 +5051,7 @@ static bool exchange_event(struct sse_exchange *x, char event[SSE_EVENT_BYTES + 
     int n = sse_query(x, "event", event, SSE_EVENT_BYTES + 1);
     if (n >= 0 && event_is_valid((struct slice){event, (size_t)n}))
         return true;
-    exchange_refuse(
+    exchange_reject(
         x, REFUSED_MALFORMED, 400,
         "an event name is at most %d bytes of UTF-8 without control characters, and none "
         "of " EVENTS_RESERVED,
@@ -5078,7 +5085,7 @@ static int send_gathered(struct sse_exchange *x, struct user *user, const char *
         (struct send){.event = slice_of(g->event), .body = {body, len}, .receipt = &g->receipt};
     send_begin(user, &g->send);
     exchange_note(x, 202);
-    return ANSWER_LATER;
+    return 0;
 }
 
 static int handle_send(struct sse_exchange *x, void *arg)
@@ -6242,42 +6249,47 @@ static bool conn_secure(struct conn *c)
     return ours && (secured || c->is_misdirected);
 }
 
-/* Reads until a head is complete or refused. Returns the verdict of http_parse_head, or 0 if the
- * connection is to close without an answer. */
-static int conn_read_head(struct conn *c, struct http_request *request)
+/* Reads until a head is complete, or cannot become a valid one. CLOSE if none comes. */
+static int conn_read_head(struct conn *c, struct sse_exchange *x)
 {
     int64_t deadline = 0;
     bool blank = false; /* the one empty line that may come before a request has come */
     for (;;) {
-        size_t have = c->in_end - c->in_start;
-        int n = http_parse_head(c->buffers->in + c->in_start, have, request);
-        if (blank && have >= 2 && memcmp(c->buffers->in + c->in_start, "\r\n", 2) == 0)
-            return http_refuse(request, 400, "more than one empty line before the request");
-        bool has_body = n > 0 && (request->chunked || request->content_length > have - (size_t)n);
-        if (n < 0 || (n > 0 && !(has_body && c->in_start > 0))) {
-            c->in_start += n > 0 ? (size_t)n : 0;
-            return n;
+        struct http_request *request = &x->request;
+        const char *in = c->buffers->in + c->in_start;
+        size_t have = c->in_end - c->in_start, used;
+        int status = http_parse_head(in, have, request, &used);
+        if (blank && have >= 2 && memcmp(in, "\r\n", 2) == 0)
+            status = http_reject(request, 400, "more than one empty line before the request");
+        if (c->is_misdirected && (status || used > 0))
+            status = http_reject(request, 400, "this port speaks HTTPS: begin with https://");
+        if (status)
+            return exchange_malformed(x, status);
+        bool has_body = used > 0 && (request->chunked || request->content_length > have - used);
+        if (used > 0 && !(has_body && c->in_start > 0)) {
+            c->in_start += used;
+            return 0;
         }
-        if (n > 0) { /* its body is to come: give it the room, and read the head again there */
+        if (used > 0) { /* its body is to come: give it the room, and read the head again there */
             if (!conn_settle(c))
-                return 0;
-            memmove(c->buffers->in, c->buffers->in + c->in_start, have);
+                return CLOSE;
+            memmove(c->buffers->in, in, have);
             c->in_start = 0;
             c->in_end = have;
             continue;
         }
-        if (have == 0 || (have == 2 && memcmp(c->buffers->in + c->in_start, "\r\n", 2) == 0)) {
+        if (have == 0 || (have == 2 && memcmp(in, "\r\n", 2) == 0)) {
             blank |= have == 2;
             if (!conn_wait(c))
-                return 0;
+                return CLOSE;
             continue;
         }
         if (deadline == 0)
             deadline = now_ms() + SSE_HEAD_MS;
-        int more = conn_read_more(c, 0, deadline);
-        if (more <= 0) { /* the bytes may have moved: read again as much as there is */
-            http_parse_head(c->buffers->in + c->in_start, c->in_end - c->in_start, request);
-            return more;
+        status = exchange_read_more(x, 0, deadline);
+        if (status) { /* the bytes may have moved: read again as much as there is */
+            http_parse_head(c->buffers->in + c->in_start, c->in_end - c->in_start, request, &used);
+            return status;
         }
     }
 }
@@ -6291,12 +6303,14 @@ static void conn_serve(struct conn *c)
     conn_take_buffers(c);
     while (goes_on) {
         struct sse_exchange *x = &c->buffers->exchange;
-        *x = (struct sse_exchange){.server = c->server, .conn = c};
-        int verdict = conn_read_head(c, &x->request);
-        if (verdict != 0 && verdict != -408 && c->is_misdirected)
-            verdict = http_refuse(&x->request, 400, "this port speaks HTTPS: begin with https://");
-        goes_on = verdict != 0 && exchange_run(x, verdict);
-        was_answered = verdict != 0;
+        *x = (struct sse_exchange){.server = c->server,
+                                   .conn = c,
+                                   .type = "application/json",
+                                   .answer = text_over(c->buffers->scratch, SSE_SCRATCH_BYTES),
+                                   .fields = text_over(c->buffers->fields, SSE_OWN_FIELDS_BYTES)};
+        int status = conn_read_head(c, x);
+        was_answered = status != CLOSE;
+        goes_on = was_answered && exchange_run(x, status);
     }
     if (c->is_stream && !c->stream.greeted)
         return; /* its greeting is still in the buffers */

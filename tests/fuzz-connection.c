@@ -192,11 +192,12 @@ static bool take_answer(struct slice *s, bool may_be_cut)
     if (s->len == 0)
         return false;
     for (int i = 0;; i++) {
-        int n = http_line(s->at + at, s->len - at, &ignored, &line);
-        if (n == HTTP_MORE && may_be_cut)
+        size_t used;
+        int status = http_line(s->at + at, s->len - at, &ignored, &line, &used);
+        if (status == 0 && used == 0 && may_be_cut)
             return false;
-        require(n > 0);
-        at += (size_t)n;
+        require(status == 0 && used > 0);
+        at += used;
         if (i == 0) {
             require(line.len > 12 && memcmp(line.at, "HTTP/1.1 ", 9) == 0);
             bare = memcmp(line.at + 9, "204", 3) == 0 || memcmp(line.at + 9, "100", 3) == 0;

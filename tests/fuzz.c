@@ -12,6 +12,7 @@
 
 #define SSE_NO_MAIN
 #include "../sse.c"
+#include "parse.h"
 
 #define require(condition)                                                                         \
     do {                                                                                           \
@@ -24,7 +25,7 @@ static void check_prefixes(const char *in, size_t len, int verdict, size_t step)
 {
     struct http_request r;
     for (size_t cut = 0; cut < len; cut += step) {
-        int n = http_parse_head(in, cut, &r);
+        int n = head_parse(in, cut, &r);
         if (n != HTTP_MORE)
             require(n == verdict || n == -431 || n == -414);
     }
@@ -40,7 +41,7 @@ static int decode_chunks(const char *in, size_t len, size_t step, size_t *total)
 
     *total = 0;
     while (c.state != CHUNK_DONE) {
-        int n = http_decode_chunk(&c, in + at, end - at, &data, &r);
+        int n = chunk_decode(&c, in + at, end - at, &data, &r);
         require(n <= (int)(end - at));
         if (n < 0)
             return n;
@@ -129,7 +130,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     require(in != NULL);
     memcpy(in, data, size);
-    int n = http_parse_head(in, size, &r);
+    int n = head_parse(in, size, &r);
     require(n <= (int)size);
     if (n < 0)
         require(r.why != NULL && strcmp(status_title(-n), "Status") != 0);

@@ -111,7 +111,7 @@ static void head_accept(struct slice head, struct http_request *r)
     char with[HEAD_ROOM + 64];
 
     for (size_t cut = 0; cut < head.len; cut++) {
-        int n = http_parse_head(guarded(head.at, cut), cut, r);
+        int n = head_parse(guarded(head.at, cut), cut, r);
         if (n != HTTP_MORE) {
             check_in(((struct slice){head.at, cut}), n == HTTP_MORE);
             fprintf(stderr, "        %d: %s\n", n, r->why ? r->why : "?");
@@ -122,10 +122,10 @@ static void head_accept(struct slice head, struct http_request *r)
         struct text t = text_over(with, sizeof with);
         text_put(&t, head.at, head.len);
         text_string(&t, behind[i]);
-        check_in(head, http_parse_head(guarded(with, t.len), t.len, r) == (int)head.len);
+        check_in(head, head_parse(guarded(with, t.len), t.len, r) == (int)head.len);
     }
     const char *in = guarded(head.at, head.len);
-    int n = http_parse_head(in, head.len, r);
+    int n = head_parse(in, head.len, r);
     check_in(head, n == (int)head.len);
     check_in(head, n <= 0 || slices_inside(r, in, head.len));
 }
@@ -137,7 +137,7 @@ static void head_refuse(struct slice head, int status)
     bool refused = false;
 
     for (size_t cut = 0; cut <= head.len; cut++) {
-        int n = http_parse_head(guarded(head.at, cut), cut, &r);
+        int n = head_parse(guarded(head.at, cut), cut, &r);
         if (n == -status && r.why && r.why[0])
             refused = true;
         else if (n != HTTP_MORE || refused) {
@@ -744,7 +744,7 @@ static int chunks_decode(struct slice body, size_t first, size_t step, struct te
 
     while (c.state != CHUNK_DONE) {
         const char *in = guarded(body.at + at, end - at);
-        int n = http_decode_chunk(&c, in, end - at, &data, &r);
+        int n = chunk_decode(&c, in, end - at, &data, &r);
         if (n < 0) {
             check_in(body, r.why && r.why[0]);
             return n;
@@ -948,10 +948,10 @@ static void test_chunks_limits(void)
 
     for (size_t i = 0; i < COUNT(too_large); i++)
         chunks_refuse(too_large[i], 413);
-    check(http_decode_chunk(&c, guarded(largest.at, largest.len), largest.len, &data, &r) ==
+    check(chunk_decode(&c, guarded(largest.at, largest.len), largest.len, &data, &r) ==
           (int)largest.len);
     check(c.state == CHUNK_DATA && c.left == UINT64_C(0x3fffffffffffffff));
-    check(http_decode_chunk(&c, guarded("x", 1), 1, &data, &r) == 1 && data.len == 1);
+    check(chunk_decode(&c, guarded("x", 1), 1, &data, &r) == 1 && data.len == 1);
     check(c.left == UINT64_C(0x3ffffffffffffffe));
 
     /* size lines of 256 and 257 bytes */
@@ -1616,10 +1616,10 @@ static void test_locale(void)
     if (!setlocale(LC_ALL, "tr_TR.UTF-8"))
         fprintf(stderr, "there is no Turkish locale: I and i are compared in C alone\n");
     snprintf(both, sizeof both, "%s\r\n", head);
-    check(http_parse_head(both, strlen(both), &r) == (int)strlen(both));
+    check(head_parse(both, strlen(both), &r) == (int)strlen(both));
     check(r.chunked && r.last_event_id.len == 1 && r.origin.len == 8);
     snprintf(both, sizeof both, "%s%s", head, lengthy);
-    check(http_parse_head(both, strlen(both), &r) == -400);
+    check(head_parse(both, strlen(both), &r) == -400);
     setlocale(LC_ALL, "C");
 }
 
@@ -1952,7 +1952,7 @@ static void test_origin_objection(void)
         struct text t = text_over(head, sizeof head);
         text_print(&t, GET "%s\r\n", rows[i].fields);
         check_in(slice_of(rows[i].fields),
-                 http_parse_head(guarded(head, t.len), t.len, &r) == (int)t.len);
+                 head_parse(guarded(head, t.len), t.len, &r) == (int)t.len);
         const char *objection = origin_objection(&server, &r);
         check_in(slice_of(rows[i].fields), (objection != NULL) == rows[i].foreign);
     }
@@ -1983,7 +1983,7 @@ static void test_origin_objection_targets(void)
     server.on_loopback = true;
     for (size_t i = 0; i < COUNT(rows); i++) {
         struct slice head = rows[i].head;
-        check_in(head, http_parse_head(guarded(head.at, head.len), head.len, &r) == (int)head.len);
+        check_in(head, head_parse(guarded(head.at, head.len), head.len, &r) == (int)head.len);
         check_in(head, (origin_objection(&server, &r) != NULL) == rows[i].foreign);
     }
 }

@@ -246,7 +246,7 @@ static void test_token_find(void)
         struct http_request r;
         int len = snprintf(head, sizeof head, "GET /%s HTTP/1.1\r\nHost: a\r\n%s\r\n",
                            cases[i].query, cases[i].fields);
-        check(http_parse_head(head, (size_t)len, &r) == len);
+        check(head_parse(head, (size_t)len, &r) == len);
         bool is_cookie = strstr(cases[i].fields, "ookie: ") && cases[i].found;
         int n = token_find(&r, true, to, &why);
         check((cases[i].found == NULL) == (why != NULL));

@@ -20,6 +20,7 @@ static int unit_failures;
         }                                                                                          \
     } while (0)
 
+#include "parse.h"
 #include "unit-http.h"
 #include "unit-store.h"
 #include "unit-token.h"
