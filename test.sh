@@ -101,7 +101,6 @@ cleanup() {
         [ "$job" = '*.pid' ] || end "${job%.pid}"
     done
     [ ! -e "$tmp/hosts" ] || { ip netns del "$HOSTS-a"; ip netns del "$HOSTS-b"; } 2>/dev/null
-    [ ! -e "$tmp/nginx-log-is-ours" ] || rm -f /var/log/nginx/push.log
     [ ! -e "$tmp/proxied" ] || ip netns del "$HOSTS-p" 2>/dev/null
     if [ "$failed" -gt 0 ]; then echo "logs kept in $tmp"; else rm -rf "$tmp"; fi
 }
@@ -2244,35 +2243,96 @@ proxy_host() {
     touch "$tmp/proxied"
     ip netns add "$HOSTS-p" && ip -n "$HOSTS-p" link set lo up
 }
-shown() { # LANGUAGE: that block of the README
-    awk -v start="\`\`\`$1" '$0 == start { on = 1; next } /^```$/ { on = 0 } on' README.md
-}
-inside() { ip netns exec "$HOSTS-p" "$@"; }
-through() { # CURL OPTIONS...
-    inside curl -qsg --noproxy '*' -m 20 --http2 --cacert "$tmp/push.pem" --resolve push.example.org:443:127.0.0.1 "$@"
-}
 PUSH=https://push.example.org
-answers_200() { [ "$(through -o /dev/null -w '%{http_code}' "$PUSH/health")" = 200 ]; }
-counts_streams() { through "$PUSH/health" | grep -q "\"streams\":$1,"; } # N
-run_nginx() {
-    [ -e /var/log/nginx/push.log ] || touch "$tmp/nginx-log-is-ours"
-    mkdir -p "$tmp/nginx"
-    shown nginx >"$tmp/nginx/site"
-    printf '%s\n' 'daemon off;' 'pid nginx.pid;' 'error_log error.log;' 'events {}' 'http { include site; }' >"$tmp/nginx/nginx.conf"
-    cp "$tmp/push.pem" "$tmp/push-key.pem" "$tmp/nginx"
-    launch nginx ip netns exec "$HOSTS-p" nginx -p "$tmp/nginx" -c "$tmp/nginx/nginx.conf" -e stderr
+inside() { ip netns exec "$HOSTS-p" "$@"; }
+through() { inside curl -qK "$tmp/through" "$@"; } # CURL OPTIONS...
+# Opens a stream through the proxy, or several.
+open_through() { # NAME URL [CURL OPTIONS...]
+    _stream=$1
+    shift
+    launch "$_stream" ip netns exec "$HOSTS-p" curl -qNK "$tmp/through" -m 100 "$@"
 }
-run_haproxy() {
-    mkdir -p "$tmp/haproxy"
-    shown haproxy >"$tmp/haproxy/haproxy.cfg"
-    cat "$tmp/push.pem" "$tmp/push-key.pem" >"$tmp/haproxy/push-both.pem"
-    launch haproxy ip netns exec "$HOSTS-p" haproxy -C "$tmp/haproxy" -f haproxy.cfg -q
+# Prints "STATUS CONTENT-TYPE"; body and head are kept.
+outcome() { through -o "$tmp/body" -D "$tmp/head" -w '%{http_code} %{content_type}' "$@"; } # CURL OPTIONS...
+answers_200() { case $(outcome "$front/health") in 200*) return 0 ;; *) return 1 ;; esac; }
+counts_streams() { through "$front/health" | grep -q "\"streams\":$1,"; } # N
+# On port 8080, once there is no other.
+start_behind() { # NAME OPTIONS...
+    _server=$1
+    shift
+    launch "$_server" ip netns exec "$HOSTS-p" "$SSE" "$@"
+    await ready "$_server"
 }
-run_caddy() {
-    mkdir -p "$tmp/caddy"
-    shown caddy >"$tmp/caddy/Caddyfile"
-    cp "$tmp/push.pem" "$tmp/push-key.pem" "$tmp/caddy"
-    launch caddy ip netns exec "$HOSTS-p" env -C "$tmp/caddy" "HOME=$tmp/caddy" caddy run
+stop_behind() { # NAME
+    end "$1"
+    is "server '$1' stops in order" 0 "$(ended "$1")"
+    is "server '$1' logged nothing out of the ordinary" '' "$(strange_lines "$1")"
+}
+# front: where the server is; http: the version spoken; error: the proxy's own
+behind() { # PROXY
+    start_behind proxied --cors $PUSH --heartbeat 1
+    launch "$1" ip netns exec "$HOSTS-p" tests/proxy "$1" "$tmp"
+    if ! await answers_200; then
+        fail "$1 starts" "$(cat "$tmp/$1.err")"
+        return
+    fi
+    is "it speaks HTTP/$http" "$http" "$(through -o /dev/null -w '%{http_version}' "$front/health")"
+    user=$1
+    open_through "$1-stream" "$front/sse/connect/$user?n=hidden"
+    eventually 'a stream opens' saw "$1-stream" "$BEAT"
+    has 'a message is delivered' "\"user\":\"$1\",\"status\":\"Connected\",\"streams\":1,\"delivered\":1" \
+        "$(through -d hello "$front/sse/send/$user")"
+    eventually 'and comes' saw "$1-stream" '^data: hello$'
+    id=$(last_id "$1-stream")
+    twice() { [ "$(count "$1" "$BEAT")" -ge 3 ]; }
+    eventually 'keep-alives come' twice "$1-stream"
+    hang_up "$1-stream"
+    eventually 'that the client has closed is noticed' counts_streams 0
+    through -d again "$front/sse/send/$user" >/dev/null
+    open_through "$1-resumed" "$front/sse/connect/$user" -H "Last-Event-ID: $id"
+    eventually 'a stream is resumed' saw "$1-resumed" '^data: again$'
+    is 'without what it had' 0 "$(count "$1-resumed" '^data: hello$')"
+    hang_up "$1-resumed"
+    is 'a page of the public origin may use it' '200 application/json' "$(outcome -H "Origin: $PUSH" "$front/sse/status/$user")"
+    is 'another may not' '403 application/problem+json' "$(outcome -H 'Origin: https://evil.example' "$front/sse/status/$user")"
+    is 'errors come as they are' '404 application/problem+json' "$(outcome "$front/sse/status/nobody")"
+    eventually 'all that was before has left' counts_streams 0
+    open_through "$1-many" -Z --parallel-max 20 -w '%{num_connects} connects\n' "$front/sse/connect/$1[1-12]"
+    eventually 'twelve streams' counts_streams 12
+    for n in 1 2 3 4 5 6 7 8 9 10 11 12; do through "$front/sse/disconnect/$1$n" >/dev/null; done
+    ended "$1-many" >/dev/null
+    is 'have their farewell each' 12 "$(count "$1-many" '^event: disconnected$')"
+    [ "$http" = 1.1 ] || is 'over one connection of the browser' 1 "$(count "$1-many" '^1 connects$')"
+    is 'no query is in its log' '' "$(grep -rh hidden "$tmp/$1/log")"
+    stop_behind proxied
+
+    # While there is no server; haproxy tries for three seconds.
+    launch "$1-others" ip netns exec "$HOSTS-p" curl -qZK "$tmp/through" -d '' -o /dev/null -o /dev/null \
+        -w '%{http_code} ' "$front/sse/connect/$user" "$front/sse/send/$user"
+    if [ "$1" != apache ]; then
+        is 'while the server is away a connect is told when to come back' '200 text/event-stream retry: 3000|' \
+            "$(outcome -H 'Origin: http://localhost:3000' "$front/sse/connect/$user?n=1") $(tr '\n' '|' <"$tmp/body")"
+        is 'for pages of any origin' 'no-cache, no-transform http://localhost:3000 true' \
+            "$(field cache-control) $(field access-control-allow-origin) $(field access-control-allow-credentials)"
+    fi
+    ended "$1-others" >/dev/null
+    is 'what is no connect is not' "$error $error " "$(cat "$tmp/$1-others.out")"
+
+    # What the server itself refuses. As it is started, only the field says that the client speaks HTTPS.
+    start_behind refusing --cors http://push.example.org --heartbeat 3600 --max-users 1 --max-streams 1
+    open_through "$1-only" "$front/sse/connect/only"
+    eventually 'when it is back a stream opens' saw "$1-only" "$BEAT"
+    through -d 'at once' "$front/sse/send/only" >/dev/null
+    eventually 'a message comes without another behind it' saw "$1-only" '^data: at once$'
+    is 'that the table is full comes as it is' '503 application/problem+json' "$(outcome "$front/sse/connect/other")"
+    is 'too many streams' '429 application/problem+json' "$(outcome "$front/sse/connect/only")"
+    is 'a page that is not listed' '403 application/problem+json' "$(outcome -H 'Origin: https://evil.example' "$front/sse/connect/only")"
+    is '/openapi.json says https' $PUSH "$(through "$front/openapi.json" | sed 's/.*"servers":\[{"url":"\([^"]*\)".*/\1/')"
+    through "$front/sse/disconnect/only?hold=60" >/dev/null
+    is 'one that is held' '204 ' "$(outcome "$front/sse/connect/only")"
+    stop_behind refusing
+    end "$1"
+    ended "$1" >/dev/null
 }
 if ! have openssl 'a proxy in front' || ! have ip 'a proxy in front'; then
     :
@@ -2280,50 +2340,16 @@ elif ! proxy_host >"$tmp/proxied.err" 2>&1; then
     if [ "$CI" = true ]; then fail 'a proxy in front' "$(cat "$tmp/proxied.err")"
     else skip 'a proxy in front' 'no network namespaces here: run as root'; fi
 else
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=push.example.org \
-        -addext 'subjectAltName=DNS:push.example.org' -keyout "$tmp/push-key.pem" -out "$tmp/push.pem" 2>"$tmp/openssl.err"
-    launch proxied ip netns exec "$HOSTS-p" "$SSE" --cors $PUSH --heartbeat 2
-    await ready proxied
-    for proxy in nginx haproxy caddy; do
+    printf '%s\n' silent 'noproxy = *' 'max-time = 20' http2 "cacert = \"$tmp/push.pem\"" \
+        'resolve = push.example.org:443:127.0.0.1' >"$tmp/through"
+    while read -r proxy program front http error; do
         section "Behind a proxy: $proxy"
-        have $proxy 'all of it' || continue
-        "run_$proxy"
-        if ! await answers_200; then
-            fail "$proxy starts" "$(cat "$tmp/$proxy.err")"
-            continue
-        fi
-        is 'HTTP/2 is spoken' 2 "$(through -o /dev/null -w '%{http_version}' "$PUSH/health")"
-        launch "$proxy-stream" ip netns exec "$HOSTS-p" curl -qsN --noproxy '*' -m 100 --http2 --cacert "$tmp/push.pem" \
-            --resolve push.example.org:443:127.0.0.1 "$PUSH/sse/connect/$proxy"
-        eventually 'a stream opens' saw "$proxy-stream" "$BEAT"
-        has 'a message is delivered' '"streams":1,"delivered":1' "$(through -d hello "$PUSH/sse/send/$proxy")"
-        eventually 'and comes at once' saw "$proxy-stream" '^data: hello$'
-        id=$(last_id "$proxy-stream")
-        twice() { [ "$(count "$proxy-stream" "$BEAT")" -ge 3 ]; }
-        eventually 'keep-alives come' twice
-        hang_up "$proxy-stream"
-        eventually 'that the client has closed is noticed' counts_streams 0
-        through -d again "$PUSH/sse/send/$proxy" >/dev/null
-        through -N -m 2 -H "Last-Event-ID: $id" "$PUSH/sse/connect/$proxy" >"$tmp/$proxy-resumed.out"
-        is 'a stream is resumed' 1 "$(count "$proxy-resumed" '^data: again$')"
-        is 'a page of the public origin may use it' 200 "$(through -o /dev/null -w '%{http_code}' -H "Origin: $PUSH" "$PUSH/sse/status/$proxy")"
-        is 'another may not' 403 "$(through -o /dev/null -w '%{http_code}' -H 'Origin: https://evil.example' "$PUSH/sse/status/$proxy")"
-        is 'errors come as they are' 'application/problem+json 404' "$(through -o /dev/null -w '%{content_type} %{http_code}' "$PUSH/sse/status/nobody")"
-        eventually 'all that was before has left' counts_streams 0
-        launch "$proxy-many" ip netns exec "$HOSTS-p" curl -qsZN --noproxy '*' -m 100 --http2 --parallel-max 20 --cacert "$tmp/push.pem" \
-            --resolve push.example.org:443:127.0.0.1 -w '%{num_connects} connects\n' "$PUSH/sse/connect/${proxy}[1-12]"
-        eventually 'twelve streams' counts_streams 12
-        for n in 1 2 3 4 5 6 7 8 9 10 11 12; do through "$PUSH/sse/disconnect/$proxy$n" >/dev/null; done
-        ended "$proxy-many" >/dev/null
-        is 'have their farewell each' 12 "$(count "$proxy-many" '^event: disconnected$')"
-        is 'over one connection of the browser' 1 "$(count "$proxy-many" '^1 connects$')"
-        end $proxy
-        ended $proxy >/dev/null
-    done
-    [ ! -e "$tmp/nginx-log-is-ours" ] || rm -f /var/log/nginx/push.log
-    end proxied
-    is 'the server stops in order' 0 "$(ended proxied)"
-    is 'having said nothing out of the ordinary' '' "$(strange_lines proxied)"
+        ! have "$program" 'all of it' || behind "$proxy"
+    done <<END
+nginx nginx $PUSH 2 502
+haproxy haproxy $PUSH 2 503
+caddy caddy $PUSH 2 502
+END
 fi
 fi
 
