@@ -2277,10 +2277,10 @@ behind() { # PROXY
         return
     fi
     is "it speaks HTTP/$http" "$http" "$(through -o /dev/null -w '%{http_version}' "$front/health")"
-    user=$1
+    user=$1%2F%252F%25%20%C3%BC
     open_through "$1-stream" "$front/sse/connect/$user?n=hidden"
     eventually 'a stream opens' saw "$1-stream" "$BEAT"
-    has 'a message is delivered' "\"user\":\"$1\",\"status\":\"Connected\",\"streams\":1,\"delivered\":1" \
+    has 'a message is delivered' "\"user\":\"$1/%2F% ü\",\"status\":\"Connected\",\"streams\":1,\"delivered\":1" \
         "$(through -d hello "$front/sse/send/$user")"
     eventually 'and comes' saw "$1-stream" '^data: hello$'
     id=$(last_id "$1-stream")
@@ -2347,8 +2347,10 @@ else
         ! have "$program" 'all of it' || behind "$proxy"
     done <<END
 nginx nginx $PUSH 2 502
+nginx-path nginx $PUSH/push 2 502
 haproxy haproxy $PUSH 2 503
 caddy caddy $PUSH 2 502
+apache apache2 $PUSH 1.1 503
 END
 fi
 fi
