@@ -6453,7 +6453,6 @@ static void crews_dismiss_locked(struct sse_server *server, bool all)
     for (struct crew *crew = server->crews; crew < server->crews + CREWS; crew++) {
         uint32_t count = all ? crew->count : crew->least;
         for (struct worker *w; count > 0 && (w = crew_take_locked(crew)); count--) {
-            worker_discount_locked(server);
             w->is_over = true;
             pthread_cond_signal(&w->called);
         }
@@ -6477,11 +6476,11 @@ static bool worker_wait(struct sse_server *server, struct worker *self)
         self->next = crew->first;
         crew->first = self;
         crew->count++;
-    } else {
-        worker_discount_locked(server);
     }
     while (waits && !self->conn && !self->is_over)
         cond_wait(&self->called, &server->conns_lock, -1);
+    if (!self->conn) /* only now, since waking up takes the mutex once more */
+        worker_discount_locked(server);
     pthread_mutex_unlock(&server->conns_lock);
     return self->conn != NULL;
 }
