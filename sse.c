@@ -57,10 +57,11 @@
  *     [I] immutable once its owner is set up     [T] table lock      [U] its user's mutex
  *     [A] away mutex    [C] conns mutex    [o] its thread only         [a] atomic
  *
- * A user found in the table is pinned by a count, and a pinned user is never evicted. A stream
- * lives in its connection's slot; whichever thread serves it links it into its user, and unlinks it
- * again under the user's mutex before the slot is free, so no sender can hold a stale pointer. The
- * accept loop knows of it no more than its user, while it is watched, and its bell, which lasts.
+ * A user found in the table is pinned by a count until the caller is done with it, and a pinned or a
+ * Connected user is never evicted. No pin is held while a client is waited for. A stream lives in
+ * its connection's slot; whichever thread serves it links it into its user, and unlinks it again
+ * under the user's mutex before the slot is free, so no sender can hold a stale pointer. The accept
+ * loop knows of it no more than its user, while it is watched, and its bell, which lasts.
  *
  * MEMORY
  *
@@ -120,7 +121,7 @@
  *     Tokens ................ who may do what, where --auth-secret asks for it
  *     Log ................... one user's newest messages, framed, in a ring
  *     Users ................. the table, and who makes room
- *     Streams ............... cursors, delivery, keep-alives, farewells
+ *     Streams ............... cursors, delivery, keep-alives, final events
  *     Messaging ............. sse_send and its siblings
  *     Answers ............... status lines, fields, problem documents
  *     Exchanges ............. one request and its answer, from head to body to handler
@@ -468,7 +469,7 @@ enum {
     SSE_SETTLE_MS = 1000,        /* a stream so long at rest moves to a fresh thread, */
     SSE_SETTLE_SPREAD_MS = 4096, /* or up to so much later: not all at once */
     SSE_SPARE_MS = 500,          /* a thread that waits for a connection may go after that */
-    SSE_FAREWELL_MS = 2000,      /* a stream's farewell that nobody takes is abandoned */
+    SSE_FINAL_MS = 2000,         /* a stream's final event that nobody takes is abandoned */
     SSE_LINGER_MS = 1000,        /* wait for the client's own close after ours */
     SSE_STOP_MS = 4800,          /* requests under way get this long to finish */
     SSE_STOP_MORE_MS = 100,      /* and once cut off, this long to notice */
@@ -543,8 +544,8 @@ struct send {
 };
 
 /* A slot of the table: lives as long as the server, and holds one user after another. It is given
- * to another only under the table's write lock with pins at 0, when nobody can have found it; until
- * then its fields are set without its mutex. */
+ * to another only while it is Disconnected, under the table's write lock with pins at 0, so that
+ * nobody who found the one before can still hold it. */
 struct user {
     char name[SSE_USER_BYTES + 1]; /* [T] */
     uint8_t name_len;              /* [T] */
@@ -557,38 +558,40 @@ struct user {
     uint64_t handed; /* [U] newest sequence number that any stream was handed whole */
     _Atomic(struct send *) pending; /* [a] newest first */
     struct stream *streams;         /* [U] open ones */
-    struct stream *leaving; /* [U] those told to leave, while they still write what is due */
+    struct stream *closing; /* [U] those whose client has not taken all they have for it yet */
     unsigned stream_count;  /* [U] */
     int64_t hold_until_ms;  /* [U] monotonic; 0 is no hold */
     struct tally tally;     /* [U] the slot's, whoever it holds */
     unsigned round;         /* of the accept loop's alone: the last that it was visited in */
 };
 
-enum farewell { STAY, BYE_DISCONNECTED, BYE_STOPPING, BYE_EXPIRED };
+enum close_reason { NOT_CLOSED, CLOSE_DISCONNECTED, CLOSE_STOPPING, CLOSE_EXPIRED };
 
 /* Wakes a stream's thread. It lives as long as the server does, so that the accept loop can ring it
  * without a lock: a ring that comes late, to the next stream, is one look too many and no harm. */
 struct bell {
     pthread_cond_t rung; /* a sleeper holds its user's mutex */
     atomic_bool heard;   /* [a] the client has closed, or said something */
-    atomic_bool leaves;  /* [a] the stream was told to leave, which may take it a while */
+    atomic_bool closes;  /* [a] the stream is closing, which may take it a while */
 };
 
-/* A cursor into its user's log. Lives in its connection's slot. It stays linked while it is open;
- * one that is told to leave is unlinked at once, and its thread finishes writing what is due. */
+/* A cursor into its user's log. Lives in its connection's slot. It stays linked while it is open. One
+ * that is closed is unlinked at once; if its client does not take all it has for it, its thread goes
+ * on with that, for as long as the user keeps its place in the table. */
 struct stream {
-    struct user *user;           /* [I] pinned */
+    struct user *user;           /* [I] the slot; another's once the stream is gone */
     struct transport *transport; /* [I] written under the user's mutex */
     struct stream *prev, *next;  /* [U] */
     bool greeted;                /* [o] its greeting went out whole at once */
     bool linked;                 /* [U] counted as open, and in its user's `streams` */
-    bool leaving;                /* [U] in its user's `leaving` */
+    bool closing;                /* [U] in its user's `closing` */
+    bool finished;               /* [U] its final event is written, or among its own bytes */
     bool gone;                   /* [U] failed or fallen out of the log: nothing more to write */
     bool behind;                 /* [U] the socket is full; its thread waits for room */
     bool stirred;                /* [U] something has happened: its thread is to look */
     bool polling;                /* [U] its thread waits for the socket, not for the bell */
     struct bell *bell;           /* [I] where its thread sleeps: its connection's */
-    enum farewell bye;           /* [U] to be said once `until` is reached */
+    enum close_reason reason;    /* [U] its final event is due once `until` is reached */
     uint64_t seq;                /* [U] message to write next */
     uint32_t written;            /* [U] bytes of it that are already out */
     uint64_t live;               /* [I] the first message that came after it was opened */
@@ -596,6 +599,7 @@ struct stream {
     int64_t expires_ms;          /* [I] its token does, in Unix time; 0 for never */
     int64_t beat_ms;             /* [U] when its next keep-alive is due */
     struct slice own;            /* [U] its own bytes, due before the log's */
+    char final[SSE_USER_BYTES + 64]; /* [U] where the final event stands */
 };
 
 /* A connection slot: lives as long as the server. `idle_since` is 0 while a request is served, an
@@ -3105,9 +3109,9 @@ static void away_remove(struct sse_server *server, struct user *user)
     pthread_mutex_unlock(&server->away_lock);
 }
 
-/* Takes whoever left longest ago out of the table. NULL if everyone is Connected, or if who left
- * first is in use at this moment; with `any`, the next one not in use goes instead. The caller
- * holds the table's write lock, so that nobody can be pinned meanwhile. */
+/* Takes the user who left longest ago out of the table. NULL if everyone is Connected, or if that
+ * user is in use at this moment; with `any`, the next one not in use goes instead. The caller holds
+ * the table's write lock, so that nobody can be pinned meanwhile. */
 static struct user *table_evict_locked(struct sse_server *server, bool any)
 {
     struct user *user = NULL;
@@ -3146,7 +3150,10 @@ static struct user *table_new_slot_locked(struct sse_server *server)
     return user;
 }
 
-/* Puts a new user into the empty cell that was found for it. */
+static void user_cut_closing_locked(struct user *user);
+
+/* Puts a new user into the empty cell that was found for it. Threads of streams that the user before
+ * had may still look at the slot, so its mutex is held, too. */
 static struct user *table_add_locked(struct sse_server *server, struct slice name, uint64_t hash,
                                      bool any)
 {
@@ -3155,6 +3162,8 @@ static struct user *table_add_locked(struct sse_server *server, struct slice nam
                             : table_evict_locked(server, any);
     if (!user)
         return NULL;
+    pthread_mutex_lock(&user->lock);
+    user_cut_closing_locked(user);
     memcpy(user->name, name.at, name.len);
     user->name[name.len] = 0;
     user->name_len = (uint8_t)name.len;
@@ -3163,6 +3172,7 @@ static struct user *table_add_locked(struct sse_server *server, struct slice nam
     user->handed = 0;
     user->hold_until_ms = 0;
     log_reset(&user->log);
+    pthread_mutex_unlock(&user->lock);
     /* The cell is looked up only now: eviction may have moved it. */
     server->index[table_cell_locked(server, name, hash)] = (uint32_t)(user - server->users) + 1;
     away_add(server, user);
@@ -3201,40 +3211,12 @@ static void user_unpin(struct user *user)
     atomic_fetch_sub(&user->pins, 1);
 }
 
-static void user_cut_leaving_locked(struct user *user);
-
-/* Whoever is to make room next may still be pinned, by streams that were told to leave and have not
- * done so yet. With `cut`, those whose clients do not read need not finish. False if there are
- * none. */
-static bool table_hurry(struct sse_server *server, bool cut)
-{
-    struct user *user = NULL;
-
-    pthread_rwlock_rdlock(&server->table_lock);
-    pthread_mutex_lock(&server->away_lock);
-    if (server->away_head) {
-        user = &server->users[server->away_head - 1];
-        atomic_fetch_add(&user->pins, 1);
-    }
-    pthread_mutex_unlock(&server->away_lock);
-    pthread_rwlock_unlock(&server->table_lock);
-    if (!user)
-        return false;
-    pthread_mutex_lock(&user->lock);
-    if (cut)
-        user_cut_leaving_locked(user);
-    bool leaving = user->leaving != NULL;
-    pthread_mutex_unlock(&user->lock);
-    user_unpin(user);
-    return leaving;
-}
-
-/* Like user_find(), but adds a user never seen. Whoever is to make room may be in use for a moment:
- * that is waited for a little. NULL if nobody can make room: everyone is Connected. */
+/* Like user_find(), but adds a user never seen. The one who is to make room may be in use for a
+ * moment, by a sender for instance: that is waited for a little. NULL if nobody can make room:
+ * everyone is Connected. */
 static struct user *user_find_or_add(struct sse_server *server, struct slice name)
 {
-    enum { TRIES = 128, PATIENT = 32 };
-    const struct timespec moment = {.tv_nsec = 1000000};
+    enum { TRIES = 128 };
     uint64_t hash = sip_hash(server->hash_key, name.at, name.len);
     struct user *user = user_find(server, name);
 
@@ -3248,10 +3230,7 @@ static struct user *user_find_or_add(struct sse_server *server, struct slice nam
         pthread_rwlock_unlock(&server->table_lock);
         if (user || !table_has_room(server))
             break;
-        if (table_hurry(server, tries > PATIENT))
-            nanosleep(&moment, NULL); /* their threads are awake, and end */
-        else
-            sched_yield();
+        sched_yield();
     }
     return user;
 }
@@ -3297,7 +3276,7 @@ static void stream_wake_locked(struct stream *s)
 {
     s->stirred = true;
     pthread_cond_signal(&s->bell->rung);
-    if (s->polling && (s->gone || s->bye != STAY))
+    if (s->polling && (s->gone || s->reason != NOT_CLOSED))
         shutdown(s->transport->fd, SHUT_RD);
 }
 
@@ -3352,18 +3331,17 @@ static void stream_lose_locked(struct sse_server *server, struct stream *s)
 static void stream_end_locked(struct sse_server *server, struct stream *s)
 {
     stream_unlink_locked(server, s);
-    if (s->leaving)
-        stream_list_remove(&s->user->leaving, s);
-    s->leaving = false;
+    if (s->closing)
+        stream_list_remove(&s->user->closing, s);
+    s->closing = false;
 }
 
-/* Of the streams that were told to leave, those whose sockets are full go now, with what they still
- * had to say. */
-static void user_cut_leaving_locked(struct user *user)
+/* The user makes room: closing streams whose clients have not taken all end now, without it. */
+static void user_cut_closing_locked(struct user *user)
 {
-    for (struct stream *s = user->leaving; s; s = s->next) {
-        if (!s->behind)
-            continue;
+    for (struct stream *s; (s = user->closing) != NULL;) {
+        stream_list_remove(&user->closing, s);
+        s->closing = false;
         s->gone = true;
         shutdown(s->transport->fd, SHUT_RDWR); /* ends a poll() for room in its socket, too */
         stream_wake_locked(s);
@@ -3452,7 +3430,7 @@ static bool stream_flush_locked(struct sse_server *server, struct stream *s)
     size_t total;
 
     if (s->seq < s->user->log.first && s->seq < s->until) {
-        s->user->tally.slow += !s->gone && s->bye == STAY;
+        s->user->tally.slow += !s->gone && s->reason == NOT_CLOSED;
         s->gone = true; /* fell out of the log: what it needs next is overwritten */
     }
     int count = s->gone ? 0 : stream_gather_locked(s, parts, &total);
@@ -3515,8 +3493,7 @@ static void stream_start_locked(struct stream *s, struct slice last_event_id, st
 }
 
 /* Opens a stream: appends its first blocks to `out`, which holds the head of the answer and must
- * live until s->own is written, and links it to its user (pinned by the caller for as long as *s
- * lives). From here on senders write to it. The gap comes before the greeting, whose id lies behind
+ * live until s->own is written, and links it to its user, which the caller has pinned. From here on senders write to it. The gap comes before the greeting, whose id lies behind
  * the missing messages: a client that is cut off between the two still names its old id, and is
  * told again. On failure `out` is as it was. SSE_ESTOPPING, SSE_EHELD, SSE_EBUSY. */
 static int stream_open(struct sse_server *server, struct user *user, struct slice last_event_id,
@@ -3554,20 +3531,33 @@ static uint64_t retry_spread(struct sse_server *server)
     return server->config.retry_ms + draw % (4 * (uint64_t)server->config.retry_ms + 1);
 }
 
-static void stream_farewell(struct sse_server *server, const struct stream *s, struct text *t)
+/* Writes the final event, if there is one, once all that comes before it is written. */
+static void stream_finish_locked(struct sse_server *server, struct stream *s)
 {
-    if (s->bye == BYE_DISCONNECTED)
-        text_print(t, "event: disconnected\ndata: User '%s' disconnected\n\n", s->user->name);
-    else if (s->bye == BYE_STOPPING)
-        text_print(t, "retry: %" PRIu64 "\n", retry_spread(server)); /* takes effect by itself */
+    struct text t = text_over(s->final, sizeof s->final);
+
+    if (s->gone || s->finished || s->own.len > 0 || s->seq != s->until)
+        return;
+    s->finished = true;
+    if (s->reason == CLOSE_DISCONNECTED)
+        text_print(&t, "event: disconnected\ndata: User '%s' disconnected\n\n", s->user->name);
+    else if (s->reason == CLOSE_STOPPING)
+        text_print(&t, "retry: %" PRIu64 "\n", retry_spread(server)); /* takes effect by itself */
+    s->own = (struct slice){t.at, t.len};
+    stream_flush_locked(server, s);
+}
+
+/* Has its client taken all that there was for it? */
+static bool stream_is_complete(const struct stream *s)
+{
+    return s->finished && s->own.len == 0;
 }
 
 /* What the thread of a stream knows about its course. */
 struct stream_course {
     int64_t settle_ms; /* when it may move to another thread; 0 if this one has written nothing */
     int64_t settle_after_ms; /* how long it must have been at rest for that */
-    int64_t give_up_ms; /* when a farewell that nobody takes is abandoned; 0 before it is due */
-    struct text farewell;
+    int64_t give_up_ms; /* when a final event that nobody takes is abandoned; 0 before it is due */
 };
 
 /* Has the token it was opened with expired? */
@@ -3576,15 +3566,21 @@ static bool stream_has_expired(const struct stream *s)
     return s->expires_ms && s->expires_ms <= unix_ms();
 }
 
-/* Tells a stream to leave, after what it is due up to now. */
-static void stream_dismiss_locked(struct sse_server *server, struct stream *s, enum farewell bye)
+/* Closes an open stream, after what it is due up to now: writes that and the final event as far as
+ * the socket takes them without waiting. For the rest its thread has SSE_FINAL_MS, or until the user
+ * makes room for another. */
+static void stream_close_locked(struct sse_server *server, struct stream *s,
+                                enum close_reason reason)
 {
-    s->bye = bye;
-    atomic_store(&s->bell->leaves, true);
+    s->reason = reason;
+    atomic_store(&s->bell->closes, true);
     s->until = s->user->log.next;
     stream_unlink_locked(server, s);
-    stream_list_add(&s->user->leaving, s);
-    s->leaving = true;
+    stream_flush_locked(server, s);
+    stream_finish_locked(server, s);
+    s->closing = !s->gone && !stream_is_complete(s);
+    if (s->closing)
+        stream_list_add(&s->user->closing, s);
     stream_wake_locked(s);
 }
 
@@ -3616,7 +3612,7 @@ static void user_beat(struct sse_server *server, struct user *user, int64_t now)
         if (!s->gone && transport_is_silent(s->transport->fd, patience))
             stream_lose_locked(server, s);
         else if (!s->gone && stream_has_expired(s)) /* that clock was set while its thread slept */
-            stream_dismiss_locked(server, s, BYE_EXPIRED);
+            stream_close_locked(server, s, CLOSE_EXPIRED);
     }
     pthread_mutex_unlock(&user->lock);
 }
@@ -3627,21 +3623,16 @@ static bool stream_turn_locked(struct sse_server *server, struct stream *s,
 {
     int64_t now = now_ms();
 
-    if (s->bye == STAY && stream_has_expired(s))
-        stream_dismiss_locked(server, s, BYE_EXPIRED);
+    if (s->reason == NOT_CLOSED && stream_has_expired(s))
+        stream_close_locked(server, s, CLOSE_EXPIRED);
     if (stream_flush_locked(server, s))
         course->settle_ms = now + course->settle_after_ms;
-    if (s->bye == STAY || s->gone)
+    if (s->reason == NOT_CLOSED || s->gone)
         return !s->gone;
     if (course->give_up_ms == 0)
-        course->give_up_ms = now + SSE_FAREWELL_MS;
-    if (s->own.len == 0 && s->seq == s->until && course->farewell.len == 0) {
-        stream_farewell(server, s, &course->farewell);
-        s->own = (struct slice){course->farewell.at, course->farewell.len};
-        stream_flush_locked(server, s);
-    }
-    bool said = s->own.len == 0 && s->seq == s->until;
-    return !s->gone && !said && now < course->give_up_ms;
+        course->give_up_ms = now + SSE_FINAL_MS;
+    stream_finish_locked(server, s);
+    return !s->gone && !stream_is_complete(s) && now < course->give_up_ms;
 }
 
 /* What a client says on a stream is read and dropped; one that says much at once is none of ours.
@@ -3668,7 +3659,7 @@ static int64_t stream_rest_ms(const struct stream *s, const struct stream_course
 {
     int64_t now = now_ms(), left = -1;
 
-    if (s->bye != STAY)
+    if (s->reason != NOT_CLOSED)
         return course->give_up_ms > now ? course->give_up_ms - now : 0;
     if (course->settle_ms && !s->behind)
         left = course->settle_ms > now ? course->settle_ms - now : 0;
@@ -3694,9 +3685,9 @@ static bool stream_wait_locked(struct stream *s, int64_t left)
 /* Waits for room in the socket. True if the client has closed or said something. */
 static bool stream_poll_locked(struct stream *s, int64_t left)
 {
-    /* A leaving stream may have been shut for reading: that would end every poll. */
+    /* A closing stream may have been shut for reading: that would end every poll. */
     struct pollfd on = {.fd = s->transport->fd, .events = POLLOUT};
-    if (s->bye == STAY)
+    if (s->reason == NOT_CLOSED)
         on.events = (short)(on.events | transport_stream_events(s->transport));
     s->polling = true;
     pthread_mutex_unlock(&s->user->lock);
@@ -3715,7 +3706,7 @@ static bool stream_sleep_locked(struct stream *s, const struct stream_course *co
          heard = polls ? stream_poll_locked(s, left) : stream_wait_locked(s, left);
 
     s->stirred = false;
-    if (s->gone || s->bye != STAY)
+    if (s->gone || s->reason != NOT_CLOSED)
         return true; /* its next turn knows what to do */
     if (s->behind && s->transport->tls)
         return !(polls && heard); /* TLS does not read while it still has to write */
@@ -3737,7 +3728,7 @@ static enum stream_end stream_run(struct sse_server *server, struct stream *s,
     pthread_mutex_lock(&s->user->lock);
     while (client_there && !settled && stream_turn_locked(server, s, course)) {
         client_there = stream_sleep_locked(s, course);
-        settled = course->settle_ms && now_ms() >= course->settle_ms && s->bye == STAY &&
+        settled = course->settle_ms && now_ms() >= course->settle_ms && s->reason == NOT_CLOSED &&
                   !s->behind && !s->gone && client_there;
     }
     if (!settled)
@@ -3958,11 +3949,12 @@ int sse_broadcast(struct sse_server *server, const char *event, const char *data
     return SSE_OK;
 }
 
-/* Tells all streams of a user to leave, after what they are due up to now. */
-static void user_dismiss_locked(struct sse_server *server, struct user *user, enum farewell bye)
+/* Closes all streams of a user, after what they are due up to now. */
+static void user_close_locked(struct sse_server *server, struct user *user,
+                              enum close_reason reason)
 {
     while (user->streams)
-        stream_dismiss_locked(server, user->streams, bye);
+        stream_close_locked(server, user->streams, reason);
 }
 
 int sse_disconnect(struct sse_server *server, const char *user, unsigned hold_s)
@@ -3975,7 +3967,7 @@ int sse_disconnect(struct sse_server *server, const char *user, unsigned hold_s)
         return SSE_ENOUSER;
     pthread_mutex_lock(&found->lock);
     found->hold_until_ms = hold_s ? now_ms() + (int64_t)hold_s * 1000 : 0;
-    user_dismiss_locked(server, found, BYE_DISCONNECTED);
+    user_close_locked(server, found, CLOSE_DISCONNECTED);
     pthread_mutex_unlock(&found->lock);
     user_unpin(found);
     return SSE_OK;
@@ -4979,7 +4971,7 @@ static int connect_open(struct sse_exchange *x, struct user *user)
     x->type = "text/event-stream";
     answer_head(x, 200, FRAMED_STREAM);
     atomic_store(&c->bell.heard, false);
-    atomic_store(&c->bell.leaves, false);
+    atomic_store(&c->bell.closes, false);
     c->stream =
         (struct stream){.transport = &c->transport, .bell = &c->bell, .expires_ms = x->expires_ms};
     int code = stream_open(server, user, last, &c->out, &c->stream);
@@ -5013,8 +5005,7 @@ static int handle_connect(struct sse_exchange *x, void *arg)
     if (!user)
         return exchange_fail(x, SSE_EFULL);
     int status = connect_open(x, user);
-    if (!x->conn->is_stream)
-        user_unpin(user);
+    user_unpin(user); /* with an open stream it is Connected, and makes room for nobody */
     return status;
 }
 
@@ -6370,11 +6361,8 @@ static bool conn_start(struct conn *c);
 static bool conn_stream(struct conn *c, struct worker *self)
 {
     int64_t after = SSE_SETTLE_MS + (c - c->server->conns) % SSE_SETTLE_SPREAD_MS;
-    char farewell[SSE_USER_BYTES + 64];
     struct stream_course course = {.settle_ms = self->is_used ? now_ms() + after : 0,
-                                   .settle_after_ms = after,
-                                   .farewell = text_over(farewell, sizeof farewell)};
-    struct user *user = c->stream.user;
+                                   .settle_after_ms = after};
     enum stream_end end;
 
     while ((end = stream_run(c->server, &c->stream, &course)) == STREAM_SETTLED) {
@@ -6383,9 +6371,8 @@ static bool conn_stream(struct conn *c, struct worker *self)
         if (conn_start(c))
             return false;
     }
-    self->is_used |= course.settle_ms || course.farewell.len > 0 || c->transport.tls;
+    self->is_used |= course.settle_ms || c->transport.tls;
     conn_unwatch(c);
-    user_unpin(user);
     conn_give_buffers(c);
     if (end == STREAM_ENDED)
         transport_linger(&c->transport);
@@ -6932,7 +6919,7 @@ static bool conn_ends_locked(struct conn *c)
 {
     struct pollfd on = c->server->watched[c - c->server->conns];
     on.events |= POLLOUT;
-    return c->next_fd < 0 && !atomic_load(&c->bell.leaves) && on.fd >= 0 && poll(&on, 1, 0) == 1 &&
+    return c->next_fd < 0 && !atomic_load(&c->bell.closes) && on.fd >= 0 && poll(&on, 1, 0) == 1 &&
            on.revents & POLLOUT && on.revents & ~(POLLIN | POLLOUT);
 }
 
@@ -7198,7 +7185,7 @@ static void server_wind_down(struct sse_server *server)
     server_cut(server, false);
     while ((user = user_each(server, &at))) {
         pthread_mutex_lock(&user->lock);
-        user_dismiss_locked(server, user, BYE_STOPPING);
+        user_close_locked(server, user, CLOSE_STOPPING);
         pthread_mutex_unlock(&user->lock);
         user_unpin(user);
     }

@@ -285,6 +285,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     require(free_buffers == server->buffers_made);
     for (uint32_t i = 0; i < server->users_made; i++)
         require(atomic_load(&server->users[i].pins) == 0 && !server->users[i].streams &&
-                !server->users[i].leaving && !atomic_load(&server->users[i].pending));
+                !server->users[i].closing && !atomic_load(&server->users[i].pending));
     return 0;
 }

@@ -858,9 +858,7 @@ static void peer_close(struct peer *p)
 /* What the stream's thread does. True if the client is there to see the end. */
 static bool peer_run(struct peer *p)
 {
-    char farewell[SSE_USER_BYTES + 64];
-    struct stream_course course = {.settle_after_ms = 1,
-                                   .farewell = text_over(farewell, sizeof farewell)};
+    struct stream_course course = {.settle_after_ms = 1};
     enum stream_end end;
     while ((end = stream_run(p->server, &p->stream, &course)) == STREAM_SETTLED)
         ; /* here no other thread goes on with it */
@@ -1296,7 +1294,7 @@ static void test_disconnect(void)
     send_numbers(server, "alice", 1, 1);
     check(sse_disconnect(server, "alice", 0) == SSE_OK);
     for (int i = 0; i < 2; i++) {
-        check(peers[i].stream.bye == BYE_DISCONNECTED && peers[i].stream.until == 2);
+        check(peers[i].stream.reason == CLOSE_DISCONNECTED && peers[i].stream.until == 2);
         check(!peers[i].stream.linked && !peers[i].stream.gone && peers[i].stream.stirred);
     }
     check(sse_status(server, "alice", &status) == SSE_OK);
@@ -1360,7 +1358,7 @@ static void peer_await(struct peer *p, size_t len)
 
 /* One that is behind when it is told to leave gets what it was due first. The stream's own thread
  * writes, as in the server: it sleeps until the stream falls behind, or starts when it is. */
-static void stream_leaves_behind(enum farewell bye, bool sleeps_first)
+static void stream_leaves_behind(enum close_reason reason, bool sleeps_first)
 {
     struct sse_config config = store_config(1, 64, 200000);
     config.retry_ms = 1000;
@@ -1393,20 +1391,20 @@ static void stream_leaves_behind(enum farewell bye, bool sleeps_first)
     peer_await(&p, expected.len / 3); /* it goes on alone when the socket drains */
     check(p.got.len >= expected.len / 3);
     pthread_mutex_lock(&p.user->lock);
-    user_dismiss_locked(server, p.user, bye);
+    user_close_locked(server, p.user, reason);
     pthread_mutex_unlock(&p.user->lock);
     send_numbers(server, "alice", 51, 51);
-    if (bye == BYE_DISCONNECTED)
+    if (reason == CLOSE_DISCONNECTED)
         heap_string(&expected, "event: disconnected\ndata: User 'alice' disconnected\n\n");
     farewell = expected.len;
-    if (bye == BYE_STOPPING)
+    if (reason == CLOSE_STOPPING)
         farewell += strlen("retry: 1000\n");
     peer_await(&p, farewell);
     pthread_join(thread, &there);
     peer_read(&p, SIZE_MAX);
     check(there == &p);
     check(p.got.len >= expected.len && memcmp(p.got.at, expected.at, expected.len) == 0);
-    if (bye == BYE_STOPPING && p.got.len >= expected.len) {
+    if (reason == CLOSE_STOPPING && p.got.len >= expected.len) {
         unsigned retry = 0;
         int used = 0;
         heap_put(&p.got, "", 1);
@@ -1424,10 +1422,10 @@ static void stream_leaves_behind(enum farewell bye, bool sleeps_first)
 static void test_stream_leaves_behind(void)
 {
     store_seed = 7;
-    stream_leaves_behind(BYE_DISCONNECTED, false);
-    stream_leaves_behind(BYE_DISCONNECTED, true);
-    stream_leaves_behind(BYE_STOPPING, false);
-    stream_leaves_behind(BYE_STOPPING, true);
+    stream_leaves_behind(CLOSE_DISCONNECTED, false);
+    stream_leaves_behind(CLOSE_DISCONNECTED, true);
+    stream_leaves_behind(CLOSE_STOPPING, false);
+    stream_leaves_behind(CLOSE_STOPPING, true);
 }
 
 /* What a client says on a stream is dropped; that it closes ends the stream, and its user is
@@ -2321,9 +2319,9 @@ static void test_hand_on(void)
     check(send(fd[1], "hello?", 6, MSG_NOSIGNAL) == 6 && !conn_ends_locked(c));
     close(fd[1]);
     check(conn_ends_locked(c));
-    atomic_store(&c->bell.leaves, true); /* its farewell may take a while */
+    atomic_store(&c->bell.closes, true); /* its farewell may take a while */
     check(!conn_ends_locked(c));
-    atomic_store(&c->bell.leaves, false);
+    atomic_store(&c->bell.closes, false);
     c->next_fd = 0; /* somebody waits for it already */
     check(!conn_ends_locked(c));
     c->next_fd = -1;
@@ -2336,7 +2334,7 @@ static void test_hand_on(void)
 }
 
 /* Which thread counts as used after it has served a stream: one that has written anything. */
-static bool moved_uses(struct sse_server *server, bool writes, bool says_goodbye)
+static bool moved_uses(struct sse_server *server, bool writes, bool is_closed)
 {
     struct worker self = {.is_used = false};
     struct user *user = user_find_or_add(server, slice_of("alice"));
@@ -2351,6 +2349,7 @@ static bool moved_uses(struct sse_server *server, bool writes, bool says_goodbye
     pthread_mutex_unlock(&server->conns_lock);
     c->stream = (struct stream){.transport = &c->transport, .bell = &c->bell};
     check(stream_open(server, user, (struct slice){NULL, 0}, &out, &c->stream) == SSE_OK);
+    user_unpin(user);
     c->is_stream = c->is_ready = true;
     conn_watch(c);
     if (writes) { /* as if it had been behind */
@@ -2358,7 +2357,7 @@ static bool moved_uses(struct sse_server *server, bool writes, bool says_goodbye
         check(log_append(&user->log, user->epoch, (struct slice){"", 0}, slice_of("x")));
         pthread_mutex_unlock(&user->lock);
     }
-    if (says_goodbye)
+    if (is_closed)
         check(sse_disconnect(server, "alice", 0) == SSE_OK);
     shutdown(fd[1], SHUT_WR);
     atomic_store(&c->bell.heard, true);
@@ -2380,7 +2379,7 @@ static void test_moved(void)
 
     check(!moved_uses(server, false, false));
     check(moved_uses(server, true, false));
-    check(moved_uses(server, false, true));
+    check(!moved_uses(server, false, true)); /* who disconnects writes the final event */
     check(server->conns_open == 0);
     sse_destroy(server);
 }
