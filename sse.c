@@ -475,12 +475,17 @@ enum {
     SSE_STOP_MORE_MS = 100,      /* and once cut off, this long to notice */
     SSE_BACKLOG = 65535,         /* connections that may wait for that, if the system allows */
     SSE_ACCEPTS = 16,            /* connections taken in one turn of the accept loop */
+    SSE_ACCEPT_FAILURES = 16,    /* in a row, after which it pauses */
     SSE_ACCEPT_PAUSE_MS = 100,   /* after running out of descriptors, threads or memory */
     SSE_RETRY_AFTER_S = 5
 };
 
 #ifndef SSE_STACK_BYTES /* default stack of a connection's thread; sanitizers need more */
 #define SSE_STACK_BYTES 32768
+#endif
+
+#ifndef SSE_ROOM_MS /* how long a new user waits for one who is to make room, and is in use */
+#define SSE_ROOM_MS 32
 #endif
 
 /* Bytes that belong to somebody else: not terminated, not owned. `at` is NULL where absent. */
@@ -589,7 +594,6 @@ struct stream {
     bool gone;                   /* [U] failed or fallen out of the log: nothing more to write */
     bool behind;                 /* [U] the socket is full; its thread waits for room */
     bool stirred;                /* [U] something has happened: its thread is to look */
-    bool polling;                /* [U] its thread waits for the socket, not for the bell */
     struct bell *bell;           /* [I] where its thread sleeps: its connection's */
     enum close_reason reason;    /* [U] its final event is due once `until` is reached */
     uint64_t seq;                /* [U] message to write next */
@@ -3216,7 +3220,8 @@ static void user_unpin(struct user *user)
  * everyone is Connected. */
 static struct user *user_find_or_add(struct sse_server *server, struct slice name)
 {
-    enum { TRIES = 128 };
+    enum { YIELDS = 32, TRIES = YIELDS + SSE_ROOM_MS };
+    const struct timespec moment = {.tv_nsec = 1000000};
     uint64_t hash = sip_hash(server->hash_key, name.at, name.len);
     struct user *user = user_find(server, name);
 
@@ -3230,7 +3235,10 @@ static struct user *user_find_or_add(struct sse_server *server, struct slice nam
         pthread_rwlock_unlock(&server->table_lock);
         if (user || !table_has_room(server))
             break;
-        sched_yield();
+        if (tries < YIELDS)
+            sched_yield();
+        else
+            nanosleep(&moment, NULL);
     }
     return user;
 }
@@ -3270,14 +3278,11 @@ static int64_t heartbeat_ms(const struct sse_server *server)
     return (int64_t)server->config.heartbeat_s * 1000;
 }
 
-/* Makes the stream's thread look. Shutting the socket for reading, which says nothing to the
- * client, ends a poll(): there is no need for a descriptor to wake it by. */
+/* Wakes the stream's thread up, unless it is in poll(): that wakes up by itself soon enough. */
 static void stream_wake_locked(struct stream *s)
 {
     s->stirred = true;
     pthread_cond_signal(&s->bell->rung);
-    if (s->polling && (s->gone || s->reason != NOT_CLOSED))
-        shutdown(s->transport->fd, SHUT_RD);
 }
 
 static void stream_list_add(struct stream **list, struct stream *s)
@@ -3343,7 +3348,6 @@ static void user_cut_closing_locked(struct user *user)
         stream_list_remove(&user->closing, s);
         s->closing = false;
         s->gone = true;
-        shutdown(s->transport->fd, SHUT_RDWR); /* ends a poll() for room in its socket, too */
         stream_wake_locked(s);
     }
 }
@@ -3682,18 +3686,17 @@ static bool stream_wait_locked(struct stream *s, int64_t left)
     return atomic_exchange(&s->bell->heard, false);
 }
 
-/* Waits for room in the socket. True if the client has closed or said something. */
+/* Waits for room in the socket, for SSE_LOOK_MS at most: nothing else ends this poll(), and the
+ * stream may be closed, or fall out of the log, meanwhile. True if the client has closed or said
+ * something. */
 static bool stream_poll_locked(struct stream *s, int64_t left)
 {
-    /* A closing stream may have been shut for reading: that would end every poll. */
     struct pollfd on = {.fd = s->transport->fd, .events = POLLOUT};
-    if (s->reason == NOT_CLOSED)
+    if (s->reason == NOT_CLOSED) /* else nothing more is read */
         on.events = (short)(on.events | transport_stream_events(s->transport));
-    s->polling = true;
     pthread_mutex_unlock(&s->user->lock);
-    int n = poll(&on, 1, (int)left);
+    int n = poll(&on, 1, left < 0 || left > SSE_LOOK_MS ? SSE_LOOK_MS : (int)left);
     pthread_mutex_lock(&s->user->lock);
-    s->polling = false;
     return n > 0 && (on.revents & ~POLLOUT);
 }
 
@@ -5977,10 +5980,10 @@ static const char *const PAGE_SCRIPT[] = {PAGE_TOOLS, PAGE_EVENTS, PAGE_STREAM,
 /* Unguessable, and another one every time. */
 static void text_nonce(struct sse_server *server, struct text *t)
 {
-    unsigned long draw = atomic_fetch_add(&server->nonces, 1);
+    const uint64_t draw[2] = {atomic_fetch_add(&server->nonces, 1), (uint64_t)now_us()};
     for (int half = 0; half < 2; half++)
         text_print(t, "%016" PRIx64,
-                   sip_hash(server->nonce_keys[half], (char *)&draw, sizeof draw));
+                   sip_hash(server->nonce_keys[half], (const char *)draw, sizeof draw));
 }
 
 static int handle_page(struct sse_exchange *x, void *arg)
@@ -6741,6 +6744,7 @@ struct acceptor {
     unsigned refused_first;              /* whose turn it is */
     int64_t paused_until_ms;
     int64_t complained_ms;
+    unsigned failures; /* of accept() in a row, other than for want of something */
     int64_t looked_ms; /* when it last looked for clients that have closed */
     uint32_t looked;   /* at how many slots */
     unsigned round;    /* the number of that look */
@@ -6813,13 +6817,17 @@ static void acceptor_refuse(struct sse_server *server, struct acceptor *a, int f
 /* Logs at most once a second what keeps it from accepting, and rests. */
 static void acceptor_pause(struct sse_server *server, struct acceptor *a, const char *why)
 {
+    char line[SSE_LOG_LINE_BYTES];
+    struct text t = text_over(line, sizeof line - 1);
     int64_t now = now_ms();
 
     a->paused_until_ms = now + SSE_ACCEPT_PAUSE_MS;
     if (a->complained_ms && now - a->complained_ms < 1000)
         return;
     a->complained_ms = now;
-    server_log(server, why);
+    text_print(&t, "%s: accepting goes on more slowly", why);
+    line[t.len] = 0;
+    server_log(server, line);
 }
 
 /* Gives a new connection to a thread. False if there was no room for it. */
@@ -6830,7 +6838,7 @@ static bool acceptor_admit(struct sse_server *server, struct acceptor *a, int fd
     bool replaces = !c && conn_replace_idle_locked(server, fd);
     pthread_mutex_unlock(&server->conns_lock);
     if (c && !conn_start(c)) {
-        acceptor_pause(server, a, "out of threads: accepting goes on more slowly");
+        acceptor_pause(server, a, "out of threads");
         counter_add(&server->refusals[REFUSED_THREADS]);
         acceptor_refuse(server, a, fd, "the server has run out of threads");
         pthread_mutex_lock(&server->conns_lock);
@@ -6849,23 +6857,29 @@ static bool acceptor_admit(struct sse_server *server, struct acceptor *a, int fd
 /* Accepts one connection. False if there was none, or no room for it. Four errors mean that the
  * system has run out of something; when a connection was taken before, they are no news, since
  * Linux finds no descriptor before it looks whether there is another. All other errors, such as
- * EPROTO or EHOSTUNREACH, belong to a connection that failed before it was taken (accept(2)). */
+ * EPROTO or EHOSTUNREACH, belong to a connection that failed before it was taken (accept(2)); only
+ * many in a row may come from something that lasts, such as a rule of the system's. */
 static bool acceptor_accept(struct sse_server *server, struct acceptor *a)
 {
-    int fd = transport_accept(server->listener);
+    int fd = transport_accept(server->listener), error = errno;
+
     if (fd >= 0) {
         a->taken++;
+        a->failures = 0;
         return acceptor_admit(server, a, fd);
     }
-    if (a->taken == 0 &&
-        (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
-        acceptor_pause(server, a,
-                       errno == EMFILE || errno == ENFILE
-                           ? "out of descriptors: accepting goes on more slowly"
-                           : "out of memory: accepting goes on more slowly");
+    if (error == EAGAIN || error == EWOULDBLOCK || error == EINTR)
+        return false;
+    const char *shortage = error == EMFILE || error == ENFILE    ? "out of descriptors"
+                           : error == ENOBUFS || error == ENOMEM ? "out of memory"
+                                                                 : NULL;
+    if (shortage && a->taken == 0) {
+        acceptor_pause(server, a, shortage);
         pthread_mutex_lock(&server->conns_lock);
         conn_replace_idle_locked(server, -1);
         pthread_mutex_unlock(&server->conns_lock);
+    } else if (!shortage && ++a->failures >= SSE_ACCEPT_FAILURES) {
+        acceptor_pause(server, a, strerror(error));
     }
     return false;
 }
@@ -7376,7 +7390,7 @@ static bool address_is_loopback(const struct sockaddr *address)
     return ntohl(v4->sin_addr.s_addr) >> 24 == 127;
 }
 
-/* Opens the listening socket and learns its port. SSE_OK or SSE_EBIND. */
+/* Opens the listening socket and learns its port. SSE_OK, SSE_EBIND or SSE_ENOMEM. */
 static int server_listen(struct sse_server *server)
 {
     char port[8];
@@ -7386,8 +7400,8 @@ static int server_listen(struct sse_server *server)
 
     snprintf(port, sizeof port, "%u", server->config.port);
     struct addrinfo *address = address_parse(server->config.bind_address, port);
-    if (!address)
-        return SSE_EINVAL;
+    if (!address) /* it is a valid one */
+        return SSE_ENOMEM;
     server->on_loopback = address_is_loopback(address->ai_addr);
     int fd = server->listener = socket(address->ai_family, SOCK_STREAM, 0);
     bool ready = fd >= 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 &&
@@ -7699,7 +7713,8 @@ static void open_standard_descriptors(void)
 {
     int fd;
     do
-        fd = open("/dev/null", O_RDWR);
+        if ((fd = open("/dev/null", O_RDWR)) < 0)
+            fd = socket(AF_UNIX, SOCK_STREAM, 0); /* as mute, and there in an empty root, too */
     while (fd >= 0 && fd <= STDERR_FILENO);
     if (fd >= 0)
         close(fd);
@@ -7714,7 +7729,10 @@ static void raise_descriptor_limit(const struct sse_config *config)
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return;
     limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 && need < limit.rlim_max) {
+        limit.rlim_cur = need; /* macOS refuses what is beyond its own limit */
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < need)
         fprintf(stderr,
                 "warning: %u connections may need %ju descriptors, and the limit is %ju; raise it "
@@ -7759,7 +7777,7 @@ __attribute__((noreturn)) static void start_error(const struct sse_config *confi
     else if (code == SSE_ENOMEM)
         fprintf(stderr,
                 "sse: not enough memory: these limits take up to %" PRIu64 " MiB (%s); lower "
-                "--max-users, --history-bytes or --max-connections\n",
+                "--max-users, --history, --history-bytes, --max-message or --max-connections\n",
                 mebibytes(config_memory(config, how, sizeof how)), how);
     else if (code == SSE_ERANDOM)
         fprintf(stderr, "sse: no random bytes: cannot read /dev/urandom: %s\n", strerror(errno));

@@ -1293,6 +1293,23 @@ is 'that of who left first, though not all of its farewell was taken' '404 200' 
 : >"$tmp/unread-on"
 ended unread >/dev/null
 stop leaving
+start slow-to-read --history-bytes 4000000 --max-message 1000000
+launch late "$RAW" "$PORT" rcvbuf:4096 patience:60000 "send:GET /sse/connect/amy HTTP/1.1\r\n$H\r\n" \
+    "wait:$BEAT" "until:$tmp/late-on" 'send:and something' eof
+await saw late "$BEAT"
+eventually 'a reader is stuck once more' stuck
+get /sse/disconnect/amy >/dev/null
+: >"$tmp/late-on"
+is 'what it says after it was disconnected takes none of its stream away' '0 1' \
+    "$(ended late) $(count late '^event: disconnected')"
+stop slow-to-read
+start piping --max-users 1
+launch piper "$RAW" "$PORT" patience:60000 "repeat:3000:$(to amy 1)$(to amy 2)$(to amy 3)" "send:$LAST" eof
+seq 1 100 | sed "s,.*,url = $URL/sse/send/new&," >"$tmp/urls"
+is 'a pipeline of sends keeps nobody from making room' 100 \
+    "$(curl -qs --noproxy '*' -m 60 -d x -K "$tmp/urls" -w '%{http_code}\n' -o /dev/null | grep -c 202)"
+is 'nor others the pipeline' '0 9000' "$(ended piper) $(count piper '^HTTP/1.1 202 ')"
+stop piping
 start listed --max-users 14 --max-connections 100
 name=$(printf '%0124d' 7 | tr 7 x | sed 's/0/%22/g') # two bytes each once it is in JSON: 4 KiB end within the last
 for n in 1 2 3 4 5 6 7 8 9 10 11 12 13; do open "listed$n" "$name$n"; done
@@ -2572,7 +2589,7 @@ else
     is 'having logged it' 1 "$(grep -c '^out of threads: accepting goes on more slowly$' "$tmp/threadless.err")"
     end threadless
     is 'and stops in order' 0 "$(ended threadless)"
-    preloaded unreachable FAULT_ACCEPT=2-23 --max-connections 2
+    preloaded unreachable FAULT_ACCEPT=2-12 --max-connections 2
     hold stays-idle "send:${GET}\r\n" 'wait:}\n'
     is 'network errors of those who want to connect delay nobody' 200 "$(status /health)"
     is 'and there were some' yes "$(test -e "$tmp/unreachable.hit" && echo yes)"
@@ -2581,6 +2598,12 @@ else
     end stays-idle
     ended stays-idle >/dev/null
     stop unreachable
+    preloaded unacceptable FAULT_ACCEPT=1-20
+    is 'but if they do not end' 200 "$(status /health)"
+    within 'accepting pauses, and says so once a second at most' 1 2 \
+        "$(grep -c '^[A-Z].*: accepting goes on more slowly$' "$tmp/unacceptable.err")"
+    end unacceptable
+    is 'and stops in order' 0 "$(ended unacceptable)"
     preloaded same-thread FAULT_THREADS=2-2
     open stays alice
     eventually 'a stream at rest asks for a thread of its own' test -e "$tmp/same-thread.hit"

@@ -6,6 +6,7 @@
 
 #define _DEFAULT_SOURCE /* mmap with MAP_ANONYMOUS, for pages that must not be touched */
 #define SSE_NO_MAIN
+#define SSE_ROOM_MS 1 /* the users that are in use here stay so */
 #include "../sse.c"
 #include <locale.h>
 #include <sys/mman.h>
