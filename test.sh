@@ -1293,7 +1293,7 @@ is 'that of who left first, though not all of its farewell was taken' '404 200' 
 : >"$tmp/unread-on"
 ended unread >/dev/null
 stop leaving
-start slow-to-read --history-bytes 4000000 --max-message 1000000
+start slow-to-read --max-users 2 --history-bytes 4000000 --max-message 1000000
 launch late "$RAW" "$PORT" rcvbuf:4096 patience:60000 "send:GET /sse/connect/amy HTTP/1.1\r\n$H\r\n" \
     "wait:$BEAT" "until:$tmp/late-on" 'send:and something' eof
 await saw late "$BEAT"
