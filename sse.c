@@ -5980,10 +5980,11 @@ static const char *const PAGE_SCRIPT[] = {PAGE_TOOLS, PAGE_EVENTS, PAGE_STREAM,
 /* Unguessable, and another one every time. */
 static void text_nonce(struct sse_server *server, struct text *t)
 {
-    const uint64_t draw[2] = {atomic_fetch_add(&server->nonces, 1), (uint64_t)now_us()};
+    /* It only grows, also where the counter has 32 bits and begins again. */
+    uint64_t draw = ((uint64_t)now_us() << 8) + atomic_fetch_add(&server->nonces, 1);
     for (int half = 0; half < 2; half++)
         text_print(t, "%016" PRIx64,
-                   sip_hash(server->nonce_keys[half], (const char *)draw, sizeof draw));
+                   sip_hash(server->nonce_keys[half], (char *)&draw, sizeof draw));
 }
 
 static int handle_page(struct sse_exchange *x, void *arg)
