@@ -315,11 +315,11 @@ int sse_send(struct sse_server *server, const char *user, const char *event, con
 int sse_broadcast(struct sse_server *server, const char *event, const char *data, size_t len,
                   struct sse_receipt *receipt);
 
-/* Closes the user's streams, each after an `event: disconnected`, which their own threads write
- * after this has returned: a client that does not take it is cut off after two seconds, or sooner
- * if its user is to make room. For hold_s seconds (0 to SSE_HOLD_MAX_S) the user's connects are
- * answered 204, which stops an EventSource; the latest call decides, 0 lifts a hold, and it is
- * forgotten when the user makes room for another. SSE_EINVAL, SSE_ENOUSER. */
+/* Closes the user's streams, each after what is due and an `event: disconnected`. Both are written
+ * before this returns, as far as the sockets take them; a client that does not read has two seconds
+ * for the rest, or less if its user is to make room. For hold_s seconds (0 to SSE_HOLD_MAX_S) the
+ * user's connects are answered 204, which stops an EventSource; the latest call decides, 0 lifts a
+ * hold, and it is forgotten when the user makes room for another. SSE_EINVAL, SSE_ENOUSER. */
 int sse_disconnect(struct sse_server *server, const char *user, unsigned hold_s);
 
 /* Reports on one user. SSE_EINVAL, SSE_ENOUSER. */
@@ -5485,7 +5485,7 @@ static const struct {
 } CONTENTS[] = {
     {"Stream", 200, "the stream: a greeting, keep-alives, and messages as they are sent",
      "text/event-stream", TEXT},
-    {"Closed", 200, "all streams are told to leave", "application/json",
+    {"Closed", 200, "all streams are closed", "application/json",
      "'type':'object','properties':{" STATE "}"},
     {"Receipt", 202, "the message is in the history; to how many streams it was written",
      "application/json",
