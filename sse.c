@@ -485,7 +485,7 @@ enum {
 #endif
 
 #ifndef SSE_ROOM_MS /* how long a new user waits for one who is to make room, and is in use */
-#define SSE_ROOM_MS 32
+#define SSE_ROOM_MS 500
 #endif
 
 /* Bytes that belong to somebody else: not terminated, not owned. `at` is NULL where absent. */
