@@ -57,8 +57,8 @@
  *     [I] immutable once its owner is set up     [T] table lock      [U] its user's mutex
  *     [A] away mutex    [C] conns mutex    [o] its thread only         [a] atomic
  *
- * A user found in the table is pinned by a count until the caller is done with it, and a pinned or a
- * Connected user is never evicted. No pin is held while a client is waited for. A stream lives in
+ * A user found in the table is pinned by a count until the caller is done with it, and a pinned or
+ * a Connected user is never evicted. No pin is held while a client is waited for. A stream lives in
  * its connection's slot; whichever thread serves it links it into its user, and unlinks it again
  * under the user's mutex before the slot is free, so no sender can hold a stale pointer. The accept
  * loop knows of it no more than its user, while it is watched, and its bell, which lasts.
@@ -537,8 +537,8 @@ struct tally {
     uint64_t delay_us;               /* the sum of those times */
 };
 
-/* A message on its way into a log, pending until whoever holds its user's mutex completes it. Lives
- * on its sender's stack, or in the buffers of the connection that it came over. */
+/* A message on its way into a log, pending until a thread that holds its user's mutex completes it.
+ * Lives on its sender's stack, or in the buffers of the connection that it came over. */
 struct send {
     struct slice event, body;
     struct sse_receipt *receipt; /* [U] filled in on completion, unless the code is an error */
@@ -580,9 +580,9 @@ struct bell {
     atomic_bool closes;  /* [a] the stream is closing, which may take it a while */
 };
 
-/* A cursor into its user's log. Lives in its connection's slot. It stays linked while it is open. One
- * that is closed is unlinked at once; if its client does not take all it has for it, its thread goes
- * on with that, for as long as the user keeps its place in the table. */
+/* A cursor into its user's log. Lives in its connection's slot. It stays linked while it is open.
+ * One that is closed is unlinked at once; if its client does not take all it has for it, its thread
+ * goes on with that, for as long as the user keeps its place in the table. */
 struct stream {
     struct user *user;           /* [I] the slot; another's once the stream is gone */
     struct transport *transport; /* [I] written under the user's mutex */
@@ -731,8 +731,7 @@ struct sse_server {
     uint32_t index_mask;  /* [I] */
     struct user *users;   /* [I] max_users slots, each field with a tag of its own */
     uint32_t users_made;  /* [T] slots ever used */
-    char *logs;           /* [I] max_users x log_bytes */
-    size_t log_bytes;     /* [I] one user's share: times, starts, then ring */
+    char *logs;           /* [I] max_users x log_bytes() */
     uint64_t hash_key[2]; /* [I] random */
     uint64_t next_epoch;  /* [T] begins at random */
     uint64_t evictions;   /* [T] users that made room */
@@ -1110,7 +1109,7 @@ static const char *date_now(struct date *d)
  * SIGPIPE. What differs between platforms stands first. Cryptography is OpenSSL's alone, and stands
  * in a block of its own: on a first reading, skip from #ifdef SSE_TLS to transport_wait(). */
 
-/* ---- Platforms: all that goes beyond POSIX.1-2008, or is missing somewhere, with a fallback ---- */
+/* ---- Platforms: what goes beyond POSIX.1-2008, or is missing somewhere, with a fallback ---- */
 
 #ifndef MSG_NOSIGNAL /* macOS before 15: SO_NOSIGPIPE does the same */
 #define MSG_NOSIGNAL 0
@@ -1803,7 +1802,8 @@ static void transport_end(struct transport *t)
  *
  * From here to the last handler an int that a step returns has one meaning: 0 to go on, an HTTP
  * status when the answer is known and its detail is written, or CLOSE for a connection that can
- * only be closed. A parser says besides how many bytes it has used: with 0 and none it needs more. */
+ * only be closed. A parser says besides how many bytes it has used: with 0 and none it needs
+ * more. */
 
 enum { CLOSE = -1 };
 
@@ -3136,11 +3136,19 @@ static struct user *table_evict_locked(struct sse_server *server, bool any)
     return user;
 }
 
+/* One user's share of memory for its history: times, starts, then the ring, in whole numbers of 8
+ * bytes. */
+static size_t log_bytes(const struct sse_config *c)
+{
+    size_t bytes = c->history * (sizeof(int64_t) + sizeof(uint32_t)) + c->history_bytes;
+    return (bytes + 7) / 8 * 8;
+}
+
 /* A slot never used before, with what it keeps for good: its mutex and its share of memory. */
 static struct user *table_new_slot_locked(struct sse_server *server)
 {
     struct user *user = &server->users[server->users_made];
-    char *memory = server->logs + server->users_made * server->log_bytes;
+    char *memory = server->logs + server->users_made * log_bytes(&server->config);
 
     if (pthread_mutex_init(&user->lock, NULL) != 0)
         return NULL;
@@ -3156,8 +3164,8 @@ static struct user *table_new_slot_locked(struct sse_server *server)
 
 static void user_cut_closing_locked(struct user *user);
 
-/* Puts a new user into the empty cell that was found for it. Threads of streams that the user before
- * had may still look at the slot, so its mutex is held, too. */
+/* Puts a new user into the empty cell that was found for it. Threads of streams that the user
+ * before had may still look at the slot, so its mutex is held, too. */
 static struct user *table_add_locked(struct sse_server *server, struct slice name, uint64_t hash,
                                      bool any)
 {
@@ -3497,9 +3505,10 @@ static void stream_start_locked(struct stream *s, struct slice last_event_id, st
 }
 
 /* Opens a stream: appends its first blocks to `out`, which holds the head of the answer and must
- * live until s->own is written, and links it to its user, which the caller has pinned. From here on senders write to it. The gap comes before the greeting, whose id lies behind
- * the missing messages: a client that is cut off between the two still names its old id, and is
- * told again. On failure `out` is as it was. SSE_ESTOPPING, SSE_EHELD, SSE_EBUSY. */
+ * live until s->own is written, and links it to its user, which the caller has pinned. From here on
+ * senders write to it. The gap comes before the greeting, whose id lies behind the missing
+ * messages: a client that is cut off between the two still names its old id, and is told again. On
+ * failure `out` is as it was. SSE_ESTOPPING, SSE_EHELD, SSE_EBUSY. */
 static int stream_open(struct sse_server *server, struct user *user, struct slice last_event_id,
                        struct text *out, struct stream *s)
 {
@@ -3571,8 +3580,8 @@ static bool stream_has_expired(const struct stream *s)
 }
 
 /* Closes an open stream, after what it is due up to now: writes that and the final event as far as
- * the socket takes them without waiting. For the rest its thread has SSE_FINAL_MS, or until the user
- * makes room for another. */
+ * the socket takes them without waiting. For the rest its thread has SSE_FINAL_MS, or until the
+ * user makes room for another. */
 static void stream_close_locked(struct sse_server *server, struct stream *s,
                                 enum close_reason reason)
 {
@@ -3695,7 +3704,7 @@ static bool stream_poll_locked(struct stream *s, int64_t left)
     if (s->reason == NOT_CLOSED) /* else nothing more is read */
         on.events = (short)(on.events | transport_stream_events(s->transport));
     pthread_mutex_unlock(&s->user->lock);
-    int n = poll(&on, 1, left < 0 || left > SSE_LOOK_MS ? SSE_LOOK_MS : (int)left);
+    int n = poll(&on, 1, (int)wait_least(left, SSE_LOOK_MS));
     pthread_mutex_lock(&s->user->lock);
     return n > 0 && (on.revents & ~POLLOUT);
 }
@@ -3746,9 +3755,9 @@ static enum stream_end stream_run(struct sse_server *server, struct stream *s,
 /* ==== Messaging =================================================================================
  *
  * What embedders call, and what the routes are built on. Every message takes one way: it joins the
- * list of its user's pending sends, and whoever has the user's mutex completes that list. All of
- * its messages are appended, each stream that keeps up is written once, and the receipts are read
- * off the cursors. Invariant: while nobody holds the mutex, no stream that keeps up is due
+ * list of its user's pending sends, and the thread that has the user's mutex completes that list.
+ * All of its messages are appended, each stream that keeps up is written once, and the receipts are
+ * read off the cursors. Invariant: while nobody holds the mutex, no stream that keeps up is due
  * anything. */
 
 /* Names of events that browsers and this server use themselves. */
@@ -4531,10 +4540,10 @@ static void exchange_note(struct sse_exchange *x, int status)
 
 /* ==== Exchanges =================================================================================
  *
- * From a connection's bytes to an answer: read the head, find the route, check who asks, receive the
- * body, call the handler. Checks come before the body, so that nobody uploads in vain. Each step
- * returns 0 to go on, a status, or CLOSE; a handler returns a status from 200 on, or 0 if its answer
- * is written, or will be by conn_settle(). */
+ * From a connection's bytes to an answer: read the head, find the route, check who asks, receive
+ * the body, call the handler. Checks come before the body, so that nobody uploads in vain. Each
+ * step returns 0 to go on, a status, or CLOSE; a handler returns a status from 200 on, or 0 if its
+ * answer is written, or will be by conn_settle(). */
 
 /* Equal, or equal up to {userId}, which stands for one segment. */
 static bool route_matches(const struct route *route, struct slice path)
@@ -4628,8 +4637,8 @@ static void exchange_drop_body(struct sse_exchange *x)
     x->body = (struct slice){NULL, 0};
 }
 
-/* The next stretch of the body, at most `want` bytes, decoded if it comes in chunks. An empty stretch
- * is no news. */
+/* The next stretch of the body, at most `want` bytes, decoded if it comes in chunks. An empty
+ * stretch is no news. */
 static int body_next(struct sse_exchange *x, size_t base, struct http_chunks *chunks, size_t want,
                      int64_t deadline_ms, struct slice *data)
 {
@@ -4649,12 +4658,12 @@ static int body_next(struct sse_exchange *x, size_t base, struct http_chunks *ch
 
 /* Receives the body, stretch by stretch. It stays in the input buffer, behind the head, if it fits
  * there (with room for the lines of chunks), as almost every message does; else it moves to a slot
- * of its own. With !keep it goes nowhere. A length is compared as the 64 bits it came in, and a
- * chunk's at its size line: size_t may be narrower, and what does not come need not be waited
- * for. */
-static int body_receive(struct sse_exchange *x, bool keep, int64_t deadline_ms)
+ * of its own. That of another method than POST goes nowhere. Content-Length is at most max_message;
+ * a chunk's size is compared at its size line, since what is too large need not be waited for. */
+static int body_receive(struct sse_exchange *x, int64_t deadline_ms)
 {
     struct conn *c = x->conn;
+    bool keep = slice_is(x->request.method, "POST");
     uint32_t max = x->server->config.max_message;
     size_t base = c->in_start, got = 0, length = (size_t)x->request.content_length;
     size_t room = SSE_IN_BYTES - base - (x->request.chunked ? SSE_TRAILER_BYTES + 2 : 0);
@@ -4663,8 +4672,6 @@ static int body_receive(struct sse_exchange *x, bool keep, int64_t deadline_ms)
     char *to = c->buffers->in + base;
     struct slice data;
 
-    if (x->request.content_length > max)
-        return exchange_too_large(x);
     while (x->request.chunked ? chunks.state != CHUNK_DONE : got < length) {
         data.len = 0;
         int status =
@@ -4716,7 +4723,7 @@ static int exchange_receive(struct sse_exchange *x)
 
     if (!http_has_body(r))
         return 0;
-    if (r->content_length > x->server->config.max_message)
+    if (r->content_length > x->server->config.max_message) /* as 64 bits: size_t may be narrower */
         return exchange_too_large(x);
     if (r->expects_continue && r->minor > 0 && x->conn->in_start == x->conn->in_end) {
         exchange_make_room(x, SSE_FIELDS_BYTES);
@@ -4726,7 +4733,7 @@ static int exchange_receive(struct sse_exchange *x)
         if (!conn_flush(x->conn))
             return CLOSE;
     }
-    int status = body_receive(x, slice_is(r->method, "POST"), deadline);
+    int status = body_receive(x, deadline);
     if (status == 0 && !text_is_utf8(x->body.at, x->body.len))
         return exchange_malformed(x, http_reject(r, 400, "the body must be UTF-8 without NUL"));
     return status;
@@ -4814,8 +4821,8 @@ static int exchange_check(struct sse_exchange *x)
     return guarded ? exchange_authorize(x) : exchange_user(x);
 }
 
-/* Checks, receives the body and calls the handler. Returns the status; 0 if the answer is written, or
- * will be by conn_settle(); or CLOSE. */
+/* Checks, receives the body and calls the handler. Returns the status; 0 if the answer is written,
+ * or will be by conn_settle(); or CLOSE. */
 static int exchange_answer(struct sse_exchange *x)
 {
     int status = exchange_check(x);
@@ -4848,8 +4855,8 @@ static int exchange_answer(struct sse_exchange *x)
     return x->chunked ? 200 : status;
 }
 
-/* One exchange, whose head was read with this outcome: a status, or 0. False if the connection is to
- * close. */
+/* One exchange, whose head was read with this outcome: a status, or 0. False if the connection is
+ * to close. */
 static bool exchange_run(struct sse_exchange *x, int status)
 {
     struct conn *c = x->conn;
@@ -4950,9 +4957,6 @@ static int connect_probe(struct sse_exchange *x)
     if (code != SSE_OK)
         return exchange_fail(x, code);
     x->close = true;
-    exchange_make_room(x, SSE_OUT_BYTES);
-    if (x->lost)
-        return 0;
     x->type = "text/event-stream";
     answer_head(x, 200, FRAMED_STREAM);
     exchange_note(x, 200);
@@ -4995,13 +4999,13 @@ static int handle_connect(struct sse_exchange *x, void *arg)
 {
     (void)arg;
 
-    if (x->is_head)
-        return connect_probe(x);
     /* Earlier answers of a pipeline go out before the user is pinned: the client decides how long
      * that takes, and a pinned user cannot make room. */
     exchange_make_room(x, SSE_OUT_BYTES);
     if (x->lost)
         return 0;
+    if (x->is_head)
+        return connect_probe(x);
     if (exchange_is_late(x))
         return exchange_reject(x, REFUSED_TOKEN, 401, "%s", TOKEN_EXPIRED);
     struct user *user = user_find_or_add(x->server, exchange_name(x));
@@ -7252,13 +7256,6 @@ unsigned sse_port(const struct sse_server *server)
     return server->port;
 }
 
-/* One user's history: times, starts, then the ring, in whole numbers of 8 bytes. */
-static size_t log_bytes(const struct sse_config *c)
-{
-    size_t bytes = c->history * (sizeof(int64_t) + sizeof(uint32_t)) + c->history_bytes;
-    return (bytes + 7) / 8 * 8;
-}
-
 /* One user's, and one connection's, share of memory. */
 static size_t user_bytes(const struct sse_config *c)
 {
@@ -7345,10 +7342,9 @@ static bool server_reserve(struct sse_server *server)
     while (cells < 2 * c->max_users)
         cells *= 2;
     server->index_mask = cells - 1;
-    server->log_bytes = log_bytes(c);
     server->index = calloc(cells, sizeof *server->index);
     server->users = calloc(c->max_users, sizeof *server->users);
-    server->logs = calloc(c->max_users, server->log_bytes);
+    server->logs = calloc(c->max_users, log_bytes(c));
     server->conns = calloc(c->max_connections, sizeof *server->conns);
     server->watched = calloc(c->max_connections, sizeof *server->watched);
     server->beats = calloc(c->max_connections, sizeof *server->beats);
