@@ -709,6 +709,13 @@ metric() { # NAME[{LABELS}]: its value
     get /metrics | awk -v name="$1" '{ value = $NF; sub(/ [^ ]*$/, "") } $0 == name { print value }'
 }
 metric_is() { [ "$(metric "$1")" = "$2" ]; }
+stand='' stood=0
+stands() { # METRIC: for a while no more answers are written: the sockets are full
+    _stand=$stand
+    stand=$(metric "$1")
+    if [ "${stand:-0}" -gt 100 ] && [ "$stand" = "$_stand" ]; then stood=$((stood + 1)); else stood=0; fi
+    [ "$stood" -ge 20 ] && stood=0
+}
 start counted --max-users 2 --max-streams 1 --history 2
 has 'text for Prometheus' '200 # HELP sse_users ' "$(get /metrics)"
 is 'of its type' 'text/plain; version=0.0.4; charset=utf-8' "$(field content-type)"
@@ -1320,14 +1327,7 @@ for n in 1 2 3 4 5 6 7 8 9 10 11 12; do
 done
 busy_lists() { health_is connections 26; }
 eventually 'lists of users' busy_lists
-lists='' stood=0
-lists_stand() { # for a while no more of them are written: the sockets are full
-    _lists=$lists
-    lists=$(metric 'sse_http_requests_total{route="/sse/users",code="200"}')
-    if [ "${lists:-0}" -gt 100 ] && [ "$lists" = "$_lists" ]; then stood=$((stood + 1)); else stood=0; fi
-    [ "$stood" -ge 20 ]
-}
-eventually 'that nobody reads' lists_stand
+eventually 'that nobody reads' stands 'sse_http_requests_total{route="/sse/users",code="200"}'
 refused_newcomers() { for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do status "/sse/send/new$n" -d x; echo; done | grep -c 503; }
 is 'keep nobody from making room' 0 "$(refused_newcomers)"
 is 'while they are there' yes "$(busy_lists && echo yes)"
@@ -1338,14 +1338,7 @@ stop listed
 start unheld --max-users 1
 is 'a user that is held' '202 200' "$(status /sse/send/alice -d x) $(status '/sse/disconnect/alice?hold=600')"
 launch unread-204 "$RAW" "$PORT" rcvbuf:4096 deaf patience:60000 "repeat:60000:GET /sse/connect/alice HTTP/1.1\r\n$H\r\n" "until:$tmp/204-are-read"
-answered='' stood=0
-answers_stand() { # for a while no more of them are written: the sockets are full
-    _answered=$answered
-    answered=$(metric 'sse_http_requests_total{route="/sse/connect/{userId}",code="204"}')
-    if [ "${answered:-0}" -gt 100 ] && [ "$answered" = "$_answered" ]; then stood=$((stood + 1)); else stood=0; fi
-    [ "$stood" -ge 20 ]
-}
-eventually 'whose answers nobody reads' answers_stand
+eventually 'whose answers nobody reads' stands 'sse_http_requests_total{route="/sse/connect/{userId}",code="204"}'
 is 'makes room all the same, at once' '202 404' "$(status /sse/send/bob -d x -m 5) $(status /sse/status/alice)"
 : >"$tmp/204-are-read"
 ended unread-204 >/dev/null
