@@ -221,14 +221,15 @@ struct sse_config {
     const char *bind_address; /* IPv4 or IPv6, numeric */
     unsigned port;            /* 0 takes a free one; see sse_port() */
     unsigned max_users;       /* slots in the user table */
-    unsigned max_connections; /* connections served at once */
+    unsigned max_connections; /* streams and other connections open at once */
+    unsigned max_threads;     /* requests under way at once, each with a thread; at least 2 */
     unsigned max_streams;     /* streams one user may hold at once */
     unsigned history;         /* messages kept for each user */
     unsigned history_bytes;   /* and their bytes, framed for the wire */
     unsigned max_message;     /* largest request body, bytes */
     unsigned heartbeat_s;     /* seconds between keep-alives, 1 to 3600 */
     unsigned retry_ms;        /* reconnection time told to clients */
-    /* Stack of a connection's thread, 32 KiB, at least 16: raise it for hungry handlers, and with
+    /* Stack of a request's thread, 32 KiB, at least 16: raise it for hungry handlers, and with
      * glibc by the program's thread-local storage. */
     unsigned stack_bytes;
     bool heartbeat_comment;  /* keep-alives as comments rather than as messages */
@@ -269,7 +270,7 @@ void sse_config_init(struct sse_config *config);
 
 /* Creates a server and binds its address; nothing is served before sse_run(). On success *server is
  * the caller's, to be given to sse_destroy(); on failure it is NULL. SSE_EINVAL (a field is out of
- * range), SSE_EBIND, SSE_ENOMEM, SSE_ERANDOM, SSE_ESYSTEM (no pipe), and where HTTPS or tokens are
+ * range), SSE_EBIND, SSE_ENOMEM, SSE_ERANDOM, SSE_ESYSTEM (no pipe or poller), and where HTTPS or tokens are
  * asked for SSE_ECERT, SSE_EKEY, SSE_ENOTLS. */
 int sse_create(struct sse_server **server, const struct sse_config *config);
 
@@ -348,6 +349,9 @@ struct sse_server *sse_server_of(const struct sse_exchange *exchange);
 const char *sse_user(const struct sse_exchange *exchange); /* {userId} decoded; "" if none */
 /* The body of a POST: UTF-8, not NUL-terminated. */
 const char *sse_body(const struct sse_exchange *exchange, size_t *len);
+/* For a handler that takes its time: to be called before it begins. 0, or the status to return at
+ * once: 503 where only the threads are left that are kept for quick requests. */
+int sse_takes_time(struct sse_exchange *exchange);
 bool sse_is_gone(const struct sse_exchange *exchange); /* the client takes no more of the answer */
 bool sse_is_head(const struct sse_exchange *exchange); /* HEAD: the body will not be sent */
 bool sse_is_post(const struct sse_exchange *exchange);
@@ -430,25 +434,24 @@ SSE_PRINTF(3, 4) int sse_fail(struct sse_exchange *exchange, int status, const c
 enum {
     /* input buffer: a head, then a small body, a line of trailers, or pipelined requests */
     SSE_IN_BYTES = SSE_HEAD_BYTES + SSE_TRAILER_BYTES + 1024,
-    SSE_OUT_BYTES = 4096,        /* output buffer: answers that go out together */
-    SSE_FIELDS_BYTES = 1280,     /* status line and fields of an answer, with a listed origin */
-    SSE_SCRATCH_BYTES = 2048,    /* an answer's body, before it turns chunked */
-    SSE_GATHERED = 16,           /* pipelined messages that are written together */
-    SSE_CROWD = 8,               /* streams of one user that are worth waiting for other senders */
-    SSE_WARM_BUFFERS = 64,       /* free connection buffers whose memory is kept */
-    SSE_WARM_THREADS = 64,       /* threads that wait for a connection, of either kind */
-    SSE_SPARE_THREADS = 16,      /* beyond one for each connection, while a stream moves */
-    SSE_TOKEN_BYTES = 2048,      /* an access token; it is decoded in the answer's scratch */
-    SSE_JSON_MEMBERS = 32,       /* members of a token's header, and of its claims */
-    SSE_JSON_DEPTH = 8,          /* arrays and objects within one another there */
-    SSE_SECRET_BYTES_MIN = 32,   /* what tokens are signed with (RFC 7518 section 3.2) */
-    SSE_SECRET_BYTES = 4096,     /* and at most */
+    SSE_OUT_BYTES = 4096,      /* output buffer: answers that go out together */
+    SSE_FIELDS_BYTES = 1280,   /* status line and fields of an answer, with a listed origin */
+    SSE_SCRATCH_BYTES = 2048,  /* an answer's body, before it turns chunked */
+    SSE_BATCH = 16,            /* pipelined messages that are written together */
+    SSE_SHARED_STREAMS = 8,    /* streams of one user that are worth waiting for more senders */
+    SSE_IDLE_THREADS = 64,     /* threads that wait for a connection; beyond that they end */
+    SSE_EAGER_THREADS = 8,     /* up to so many are started at once, beyond that a request waits */
+    SSE_RESERVED = 16,         /* connections beyond max_connections, for requests alone */
+    SSE_TOKEN_BYTES = 2048,    /* an access token; it is decoded in the answer's scratch */
+    SSE_JSON_MEMBERS = 32,     /* members of a token's header, and of its claims */
+    SSE_JSON_DEPTH = 8,        /* arrays and objects within one another there */
+    SSE_SECRET_BYTES_MIN = 32, /* what tokens are signed with (RFC 7518 section 3.2) */
+    SSE_SECRET_BYTES = 4096,   /* and at most */
     SSE_HANDSHAKE_BYTES = 16384, /* all that a client may say before TLS is set up */
     SSE_RECORD_BYTES = 17408,    /* read of TLS records at once: the largest is a little less */
     SSE_BODY_BUDGET = 4194304,   /* bytes for bodies too large for the input buffer */
     SSE_BODY_SLOTS_MIN = 4,      /* but at least this many of max_message bytes */
     SSE_ORIGIN_BYTES = 512,      /* a listed origin: it is echoed in answers */
-    SSE_REFUSED = 32,            /* refused connections that linger until the client has read why */
     SSE_LOG_LINE_BYTES = 512,
     SSE_LOG_PATH_BYTES = 256,    /* of a path in the access log */
     SSE_STATUSES = 24,           /* that requests are counted by */
@@ -456,29 +459,34 @@ enum {
     SSE_PROGRAM_BYTES = 2097152, /* the program itself, in the memory line */
     SSE_STACK_BYTES_MIN = 16384, /* of a connection's thread: deepest use is 10 KiB, with TLS 13 */
 
-    SSE_IDLE_MS = 60000,         /* an idle persistent connection is closed */
-    SSE_FRESH_MS = 1000,         /* a new connection counts as idle only after this */
-    SSE_HEAD_MS = 10000,         /* first byte to end of head */
-    SSE_BODY_MS = 30000,         /* end of head to end of body */
-    SSE_HANDSHAKE_MS = 10000,    /* a TLS handshake, from the accept on */
-    SSE_ANSWER_MS = 30000,       /* an answer that nobody takes is abandoned */
-    SSE_LOOK_MS = 300,           /* between looks for streams whose client has closed */
-    SSE_LOOK_SLOTS = 32,         /* that it looks at together */
-    SSE_LOOKS_PER_MS = 250,      /* while connections come, sooner: so many streams each ms */
-    SSE_CLOCK_LOOK_MS = 60000,   /* between looks whether a stream's token has expired */
-    SSE_SETTLE_MS = 1000,        /* a stream so long at rest moves to a fresh thread, */
-    SSE_SETTLE_SPREAD_MS = 4096, /* or up to so much later: not all at once */
-    SSE_SPARE_MS = 500,          /* a thread that waits for a connection may go after that */
-    SSE_FINAL_MS = 2000,         /* a stream's final event that nobody takes is abandoned */
-    SSE_LINGER_MS = 1000,        /* wait for the client's own close after ours */
-    SSE_STOP_MS = 4800,          /* requests under way get this long to finish */
-    SSE_STOP_MORE_MS = 100,      /* and once cut off, this long to notice */
-    SSE_BACKLOG = 65535,         /* connections that may wait for that, if the system allows */
-    SSE_ACCEPTS = 16,            /* connections taken in one turn of the accept loop */
-    SSE_ACCEPT_FAILURES = 16,    /* in a row, after which it pauses */
-    SSE_ACCEPT_PAUSE_MS = 100,   /* after running out of descriptors, threads or memory */
+    SSE_IDLE_MS = 60000,       /* an idle persistent connection is closed */
+    SSE_MOMENT_MS = 50,        /* a worker waits so long for a connection's next request */
+    SSE_HEAD_MS = 10000,       /* first byte to end of head */
+    SSE_BODY_MS = 30000,       /* end of head to end of body */
+    SSE_HANDSHAKE_MS = 10000,  /* a TLS handshake, and the wait for its first byte */
+    SSE_ANSWER_MS = 30000,     /* an answer that nobody takes is abandoned */
+    SSE_QUEUE_MS = 1000,       /* a request waits so long for a worker, then it is answered 503 */
+    SSE_THREAD_MS = 1,         /* a request waits so long before one more thread is started, */
+    SSE_STALL_MS = 10,         /* and a client must have stalled so long to be cut off for it */
+    SSE_THREAD_IDLE_MS = 500,  /* a thread that waits for a connection ends after that */
+    SSE_FINAL_MS = 2000,       /* a stream's final event that nobody takes is abandoned */
+    SSE_LINGER_MS = 1000,      /* wait for the client's own close after ours */
+    SSE_EXPIRY_MS = 1000,      /* between sweeps for streams whose token has expired */
+    SSE_STOP_MS = 4800,        /* requests under way get this long to finish */
+    SSE_STOP_MORE_MS = 100,    /* and once cut off, this long to notice */
+    SSE_BACKLOG = 65535,       /* connections that may wait for accept(), if the system allows */
+    SSE_EVENTS = 128,          /* that the loop handles in one turn, */
+    SSE_ACCEPTS = 16,          /* and connections that it accepts, */
+    SSE_KEEP_ALIVES = 64,      /* and users or streams that it writes keep-alives to */
+    SSE_HEARTBEAT_STEPS = 64,  /* that the users' keep-alives are spread over */
+    SSE_ACCEPT_FAILURES = 16,  /* in a row, after which it pauses */
+    SSE_ACCEPT_PAUSE_MS = 100, /* after running out of descriptors, threads or memory */
     SSE_RETRY_AFTER_S = 5
 };
+
+/* Of a user's next keep-alive the step is at most SSE_HEARTBEAT_STEPS ahead of the loop's, so that
+ * with twice as many lists none holds users of two different steps. */
+enum { HEARTBEAT_LISTS = 2 * SSE_HEARTBEAT_STEPS };
 
 #ifndef SSE_STACK_BYTES /* default stack of a connection's thread; sanitizers need more */
 #define SSE_STACK_BYTES 32768
@@ -507,6 +515,17 @@ struct transport {
     bool failed;        /* TLS: nothing more can be said */
     size_t allowance;   /* TLS: bytes that may be read from the socket, until further notice */
     struct ssl_st *tls; /* OpenSSL's; NULL for a plain connection */
+};
+
+/* Which sockets are ready; stands in Transport. */
+struct poller {
+    int fd;        /* [I] epoll's */
+    int wakeup[2]; /* [I] a pipe, whose byte ends the wait */
+    atomic_bool is_waiting;
+    /* where there is no epoll: */
+    pthread_mutex_t lock;
+    struct pollfd *wanted, *polled; /* what to wait for, under the lock; the loop's copy of that */
+    uint32_t count, next;           /* of both, and where the loop goes on; under the lock */
 };
 
 /* One user's newest messages: frames in a ring of bytes, oldest first. Positions count bytes ever
@@ -548,103 +567,89 @@ struct send {
     uint64_t seq;                /* [U] its number, if it was appended */
 };
 
+struct user_list {
+    struct user *first, *last;
+};
+
 /* A slot of the table: lives as long as the server, and holds one user after another. It is given
  * to another only while it is Disconnected, under the table's write lock with pins at 0, so that
  * nobody who found the one before can still hold it. */
 struct user {
-    char name[SSE_USER_BYTES + 1]; /* [T] */
-    uint8_t name_len;              /* [T] */
-    uint64_t hash;                 /* [T] of the name, keyed */
-    atomic_uint pins;              /* [a] raised under the table lock, or by who knows of one */
-    uint32_t away_prev, away_next; /* [A] neighbours in the away list, slot + 1; 0 is none */
+    char name[SSE_USER_BYTES + 1];      /* [T] */
+    uint8_t name_len;                   /* [T] */
+    uint64_t hash;                      /* [T] of the name, keyed */
+    atomic_uint pins;                   /* [a] raised under the table lock */
+    struct user_list *list;             /* [L] the one it is in: `away`, or a step of heartbeat */
+    struct user *list_prev, *list_next; /* [L] */
     pthread_mutex_t lock;
-    uint64_t epoch;  /* [U] first half of its ids; no two entries ever share one */
-    struct log log;  /* [U] */
-    uint64_t handed; /* [U] newest sequence number that any stream was handed whole */
+    uint64_t epoch;                 /* [U] first half of its ids; no two entries ever share one */
+    struct log log;                 /* [U] */
+    uint64_t max_delivered_seq;     /* [U] newest message that any stream was handed whole */
     _Atomic(struct send *) pending; /* [a] newest first */
-    struct stream *streams;         /* [U] open ones */
-    struct stream *closing; /* [U] those whose client has not taken all they have for it yet */
-    unsigned stream_count;  /* [U] */
-    int64_t hold_until_ms;  /* [U] monotonic; 0 is no hold */
-    struct tally tally;     /* [U] the slot's, whoever it holds */
-    unsigned round;         /* of the accept loop's alone: the last that it was visited in */
+    _Atomic(struct conn *) wanted;  /* [a] streams that the loop has found something to do for */
+    atomic_bool keep_alive_due;     /* [a] the loop has found that */
+    struct conn *streams;           /* [U] open ones */
+    struct conn *closing;           /* [U] closed ones whose client has not taken all it is due */
+    struct conn *next_keep_alive; /* [U] where the next keep-alive goes on; NULL: with the first */
+    atomic_uint stream_count;     /* [a] written under [U] */
+    int64_t hold_until_ms;        /* [U] monotonic; 0 is no hold */
+    struct tally tally;           /* [U] the slot's, whoever it holds */
+};
+
+/* Where a connection stands. A worker has it while it is SERVED, and when a stream is opened until
+ * it is handed to the loop; in all other states the loop has it. */
+enum conn_state {
+    CONN_SERVED,    /* a worker reads, handles and answers its requests */
+    CONN_NEW,       /* its client has said nothing yet */
+    CONN_IDLE,      /* between two requests */
+    CONN_READY,     /* its client has said something: it waits for a worker */
+    CONN_OPEN,      /* an open stream, linked to its user */
+    CONN_CLOSING,   /* a closed stream whose client has not taken all that it is due */
+    CONN_COMPLETE,  /* a closed stream whose client has: the loop is to half-close it */
+    CONN_LINGERING, /* half-closed: it waits for the client's own close */
+    CONN_LOST,      /* nothing more to read or write: the loop is to close it */
+    CONN_STATES
 };
 
 enum close_reason { NOT_CLOSED, CLOSE_DISCONNECTED, CLOSE_STOPPING, CLOSE_EXPIRED };
 
-/* Wakes a stream's thread. It lives as long as the server does, so that the accept loop can ring it
- * without a lock: a ring that comes late, to the next stream, is one look too many and no harm. */
-struct bell {
-    pthread_cond_t rung; /* a sleeper holds its user's mutex */
-    atomic_bool heard;   /* [a] the client has closed, or said something */
-    atomic_bool closes;  /* [a] the stream is closing, which may take it a while */
-};
+/* A connection slot: lives as long as the server. A stream is a cursor into its user's log: what it
+ * is due are its control bytes (greeting, keep-alive, final event), then the log from `seq` on to
+ * `end_seq`. */
+struct conn {
+    struct sse_server *server;  /* [I] */
+    struct transport transport; /* [o], or [U] once it is a stream; fd changes under [C] */
+    atomic_int state;           /* [a] a conn_state: its owner changes it, a stream's under [U] */
+    bool is_held;               /* [C] the loop has it */
+    bool is_polled;             /* [C] the poller knows its socket */
+    bool is_misdirected;        /* [o] it speaks plain HTTP where HTTPS is spoken */
+    bool was_blank;             /* [o] the one empty line that may precede a request has come */
+    bool is_behind;             /* [U] the socket is full */
+    atomic_bool is_released;    /* [a] the loop alone refers to it: no thread that has the mutex */
+    bool is_stuck;              /* [U] TLS cannot read before it has written an answer of its own */
+    bool is_finished;           /* [U] its final event is written, or among its control bytes */
+    int64_t since_ms;           /* [C] when it came into its state; monotonic */
+    int64_t idle_ms;            /* [o] when its last request ended; 0 if one has begun since */
+    struct conn *held_prev, *held_next; /* [C] in the loop's list of its state, or free ones */
+    struct worker *worker;              /* [o] whose buffers it uses while it is served */
 
-/* A cursor into its user's log. Lives in its connection's slot. It stays linked while it is open.
- * One that is closed is unlinked at once; if its client does not take all it has for it, its thread
- * goes on with that, for as long as the user keeps its place in the table. */
-struct stream {
-    struct user *user;           /* [I] the slot; another's once the stream is gone */
-    struct transport *transport; /* [I] written under the user's mutex */
-    struct stream *prev, *next;  /* [U] */
-    bool greeted;                /* [o] its greeting went out whole at once */
-    bool linked;                 /* [U] counted as open, and in its user's `streams` */
-    bool closing;                /* [U] in its user's `closing` */
-    bool finished;               /* [U] its final event is written, or among its own bytes */
-    bool gone;                   /* [U] failed or fallen out of the log: nothing more to write */
-    bool behind;                 /* [U] the socket is full; its thread waits for room */
-    bool stirred;                /* [U] something has happened: its thread is to look */
-    struct bell *bell;           /* [I] where its thread sleeps: its connection's */
-    enum close_reason reason;    /* [U] its final event is due once `until` is reached */
-    uint64_t seq;                /* [U] message to write next */
-    uint32_t written;            /* [U] bytes of it that are already out */
-    uint64_t live;               /* [I] the first message that came after it was opened */
-    uint64_t until;              /* [U] sequence number where it ends; UINT64_MAX while open */
-    int64_t expires_ms;          /* [I] its token does, in Unix time; 0 for never */
-    int64_t beat_ms;             /* [U] when its next keep-alive is due */
-    struct slice own;            /* [U] its own bytes, due before the log's */
+    struct user *user;               /* [I] while it is a stream: the slot */
+    struct conn *prev, *next;        /* [U] */
+    atomic_uint wants;               /* [a] what the loop wants done, of enum want */
+    struct conn *wanted_next;        /* [a] in `wanted`, while `wants` is not 0 */
+    enum close_reason reason;        /* [U] */
+    uint64_t seq;                    /* [U] message to write next */
+    uint32_t written;                /* [U] bytes of it that are already out */
+    uint64_t live_seq;               /* [I] the first message that came after it was opened */
+    uint64_t end_seq;                /* [U] where it ends; UINT64_MAX while it is open */
+    int64_t expires_ms;              /* [I] its token does, in Unix time; 0 for never */
+    struct slice control;            /* [U] bytes that are due before the log's */
     char final[SSE_USER_BYTES + 64]; /* [U] where the final event stands */
 };
 
-/* A connection slot: lives as long as the server. `idle_since` is 0 while a request is served, an
- * idle_stamp() while the thread waits for one, and CONN_TAKEN once somebody wants the thread
- * back. */
-struct conn {
-    struct sse_server *server;  /* [I] */
-    atomic_uint idle_since;     /* [a] */
-    struct transport transport; /* [C] when its fd changes; [o] used, or under [U] by a stream */
-    bool is_fresh;              /* [o] no request yet: it is given a moment before it is idle */
-    bool is_ready;              /* [o] set up, its TLS too: requests may come */
-    bool is_misdirected;        /* [o] it speaks plain HTTP where HTTPS is spoken */
-    int next_fd;                /* [C] connection that this thread serves next; -1 is none */
-    struct buffers *buffers;    /* [o] NULL while it is a stream */
-    bool is_stream;             /* [o] what follows is open */
-    struct stream stream;
-    struct bell bell;            /* its stream's */
-    size_t in_start, in_end;     /* [o] unread input */
-    struct text out;             /* [o] answers not written yet */
-    char peer[INET6_ADDRSTRLEN]; /* [o] */
-    uint32_t next_free;          /* [C] slot + 1; 0 is none */
+struct conn_list {
+    struct conn *first, *last;
 };
-
-#define CONN_TAKEN 2U
-
-/* A thread that serves one connection after another. Lives on its own stack. */
-struct worker {
-    struct conn *conn;     /* [C] while it waits, and NULL then; else [o] what it serves */
-    struct worker *next;   /* [C] one that has waited for longer */
-    pthread_cond_t called; /* signalled under [C] when one of these two is set: */
-    bool is_over;          /* [C] it waits no longer, though there is no connection for it */
-    bool is_used;          /* [o] it has served requests: see conn_stream() */
-};
-
-/* Workers that wait, the latest first. All fields [C]. */
-struct crew {
-    struct worker *first;
-    uint32_t count, least; /* how many, and the fewest since acceptor_tidy() has last let some go */
-};
-
-enum { CREW_FRESH, CREW_USED, CREWS };
 
 struct route {
     const char *methods; /* "GET", "POST" or "GET|POST" */
@@ -658,9 +663,8 @@ struct route {
     bool is_open;      /* any page may ask: it changes nothing, and tells nothing of a user */
     bool is_demo;
     bool takes_body; /* its POST does something with the body */
-    bool takes_time; /* its handler may sleep */
     bool is_stream;  /* its handler returns 0 when no request can follow */
-    bool gathers;    /* its handler may leave the answer to conn_settle() */
+    bool batches;    /* its handler may leave the answer to conn_complete_batch() */
 };
 
 enum { SSE_ROUTES = 16 + SSE_OWN_ROUTES }; /* room for the server's and an embedder's */
@@ -716,12 +720,10 @@ struct bodies {
 struct sse_server {
     struct sse_config config; /* [I] */
     bool on_loopback;         /* [I] the address is not reachable from elsewhere */
-    int listener;             /* of sse_run()'s thread, which closes it; -1 then */
+    int listener;             /* the loop's, which closes it; -1 then */
     unsigned port;            /* [I] */
-    struct ssl_ctx_st
-        *tls;         /* [C] to write, which the accept loop alone does, and for others to read;
-                               * certificate and key, OpenSSL's; NULL without HTTPS */
-    int wake_pipe[2]; /* [I] the end of the accept loop's sleep */
+    struct ssl_ctx_st *tls;   /* [C] certificate and key, OpenSSL's; NULL without HTTPS */
+    struct poller poller;
     atomic_bool stop_asked;   /* [a] by sse_stop() */
     atomic_bool reload_asked; /* [a] by sse_reload() */
     atomic_bool stopping;     /* [a] */
@@ -735,24 +737,31 @@ struct sse_server {
     uint64_t hash_key[2]; /* [I] random */
     uint64_t next_epoch;  /* [T] begins at random */
     uint64_t evictions;   /* [T] users that made room */
-    pthread_mutex_t away_lock;
-    uint32_t away_head, away_tail; /* [A] longest away first; slot + 1, 0 is none */
+    pthread_mutex_t lists_lock;
+    struct user_list away; /* [L] Disconnected users, who left longest ago first */
+    /* [L] Connected users, in the order in which their keep-alives are due: a list for each step of
+     * the heartbeat. */
+    struct user_list heartbeat[HEARTBEAT_LISTS];
+    int64_t step;       /* [L] which the loop has come to; steps count from started_ms on */
+    int64_t next_step;  /* [L] for which the loop wakes up */
+    uint32_t joined;    /* [L] users that became Connected since the start */
+    uint32_t connected; /* [L] those who are now */
 
     pthread_mutex_t conns_lock;
-    pthread_cond_t conns_changed; /* the server begins to stop, or a thread goes then */
-    struct conn *conns;           /* [I] max_connections slots, likewise */
-    uint32_t conns_free;          /* [C] slot + 1, 0 is none */
-    uint32_t conns_made;          /* [C] slots ever used */
-    uint32_t conns_open;          /* [C] */
-    uint32_t workers;             /* [C] threads, max_connections + SSE_SPARE_THREADS at most */
-    struct crew crews[CREWS];     /* [C] CREW_FRESH and CREW_USED */
-    struct pollfd *watched;  /* [I], what is in it [C]: each slot's socket while a stream, or -1 */
-    int64_t *beats;          /* [I], what is in it [C]: when each one's keep-alive is due */
-    struct buffers *buffers; /* [I] max_connections of them */
-    struct buffers *buffers_warm; /* [C] free ones, SSE_WARM_BUFFERS at most */
-    struct buffers *buffers_cold; /* [C] free ones that were given back to the system as well */
-    uint32_t buffers_warm_count;  /* [C] */
-    uint32_t buffers_made;        /* [C] ever used */
+    pthread_cond_t conns_changed;       /* the server begins to stop, or a thread ends then */
+    struct conn *conns;                 /* [I] max_connections + SSE_RESERVED slots, likewise */
+    struct conn *conns_free;            /* [C] */
+    uint32_t conns_made;                /* [C] slots ever used */
+    atomic_uint conns_open;             /* [a] written under [C] */
+    struct conn_list held[CONN_STATES]; /* [C] the loop's, in the order in which they came there */
+    atomic_uint ready;           /* [a] how many of those wait for a worker; written under [C] */
+    struct worker *workers;      /* [I] max_threads, and one that is the loop's */
+    struct worker *workers_free; /* [C] those without a thread */
+    struct worker *workers_idle; /* [C] those whose thread waits for a connection, latest first */
+    uint32_t workers_made;       /* [C] ever used */
+    uint32_t workers_idle_count; /* [C] */
+    uint32_t threads;            /* [C] */
+    atomic_uint tasks;           /* [a] requests under way that take their time */
     struct bodies bodies;
     struct route routes[SSE_ROUTES]; /* [I] once running: the server's, then an embedder's */
     size_t route_count;              /* [I] once running */
@@ -1106,13 +1115,20 @@ static const char *date_now(struct date *d)
 /* ==== Transport =================================================================================
  *
  * The only calls that move bytes over a connection: a plain socket, or TLS over one. None raises
- * SIGPIPE. What differs between platforms stands first. Cryptography is OpenSSL's alone, and stands
- * in a block of its own: on a first reading, skip from #ifdef SSE_TLS to transport_wait(). */
+ * SIGPIPE. What differs between platforms stands first, the poller last. Cryptography is OpenSSL's
+ * alone, and stands in a block of its own: on a first reading, skip from #ifdef SSE_TLS to
+ * transport_wait(). */
 
 /* ---- Platforms: what goes beyond POSIX.1-2008, or is missing somewhere, with a fallback ---- */
 
 #ifndef MSG_NOSIGNAL /* macOS before 15: SO_NOSIGPIPE does the same */
 #define MSG_NOSIGNAL 0
+#endif
+
+/* With -DSSE_POLL the poller uses poll() on Linux, too. */
+#if defined(__linux__) && !defined(SSE_POLL)
+#define HAS_EPOLL
+#include <sys/epoll.h>
 #endif
 
 /* The event by which poll() tells that the peer has closed, even with input still unread, or that
@@ -1195,9 +1211,9 @@ static void memory_release(void *at, size_t len)
 /* What every connection is set to; the listener, too: on Linux connections inherit it. */
 static void transport_prepare(int fd)
 {
-    struct timeval idle = {.tv_sec = SSE_IDLE_MS / 1000};
+    struct timeval moment = {.tv_usec = SSE_MOMENT_MS * 1000};
     int on = 1;
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof idle);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &moment, sizeof moment);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 #ifdef SO_NOSIGPIPE
     setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
@@ -1205,8 +1221,7 @@ static void transport_prepare(int fd)
 }
 
 /* What a listener is set to besides: where the platform can, a connection is handed over only when
- * its client has said something, or after a second. No thread is woken to wait for a request that
- * is still on its way. */
+ * its client has said something, or after a second: most need not wait in the loop. */
 static void transport_prepare_listener(int fd)
 {
     transport_prepare(fd);
@@ -1659,8 +1674,9 @@ static bool mac_is(const unsigned char mac[32], const char *other)
 
 #endif
 
-/* Waits for events until the deadline. False if there were none. Before TLS can read on it may have
- * to write, an answer of its own; a peer that has closed by then is not waited for. */
+/* Waits for POLLIN or POLLOUT until the deadline. False if that did not come. Before TLS can read
+ * on it may have to write, an answer of its own; a peer that has closed by then is not waited
+ * for. */
 static bool transport_wait(struct transport *t, short events, int64_t deadline_ms)
 {
     struct pollfd p = {.fd = t->fd, .events = events};
@@ -1680,18 +1696,29 @@ static bool transport_wait(struct transport *t, short events, int64_t deadline_m
     }
 }
 
-/* Reads at most len bytes. With deadline 0 it does not wait. Otherwise it waits for input: over TLS
- * until the deadline, on a plain socket for SSE_IDLE_MS (SO_RCVTIMEO). Returns the bytes read, 0
- * when the peer has closed or the connection failed, or IO_LATER: over TLS also if what came held
- * nothing for us. */
-static ssize_t transport_read(struct transport *t, void *to, size_t len, int64_t deadline_ms)
+/* Reads at most len bytes, after waiting for them for SSE_MOMENT_MS if that is asked for. Returns
+ * the bytes read, 0 when the peer has closed or the connection failed, or IO_LATER: over TLS also
+ * if what came held nothing for us. */
+static ssize_t transport_read(struct transport *t, void *to, size_t len, bool waits)
 {
     if (!t->tls)
-        return socket_read(t->fd, to, len, deadline_ms ? 0 : MSG_DONTWAIT);
+        return socket_read(t->fd, to, len, waits ? 0 : MSG_DONTWAIT);
     ssize_t n = tls_read(t, to, len);
-    if (n == IO_LATER && deadline_ms && transport_wait(t, POLLIN, deadline_ms))
+    if (n == IO_LATER && waits && transport_wait(t, POLLIN, now_ms() + SSE_MOMENT_MS))
         n = tls_read(t, to, len);
     return n;
+}
+
+/* Can TLS not read on because its own answer does not fit the socket? */
+static bool transport_is_stuck(const struct transport *t)
+{
+    return t->tls && tls_wants_to_write(t);
+}
+
+/* Sets how many bytes must have come for the poller to tell of them; of the end it tells anyway. */
+static void transport_expect(struct transport *t, int bytes)
+{
+    setsockopt(t->fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes);
 }
 
 /* Writes what fits without waiting. Returns the bytes written, 0 when the connection failed, or
@@ -1718,40 +1745,32 @@ static bool transport_write_all(struct transport *t, const char *bytes, size_t l
     return true;
 }
 
-/* RFC 9112 section 9.6: closing while the peer still sends would reset the connection and could
- * take our last answer with it. So: half-close, read on until the peer closes too, for a while. */
-static void transport_linger(struct transport *t)
+/* Closes our side only. RFC 9112 section 9.6: closing both while the peer still sends would reset
+ * the connection, and could take our last answer with it. False if the connection has failed. */
+static bool transport_half_close(struct transport *t)
 {
-    char sink[512];
-    int64_t deadline = now_ms() + SSE_LINGER_MS;
-    struct pollfd on = {.fd = t->fd, .events = POLLIN};
-
     if (t->tls)
         tls_say_end(t);
-    if (shutdown(t->fd, SHUT_WR) != 0)
-        return;
-    /* What comes is dropped as it is: nobody needs to decrypt it. */
-    for (int64_t left; (left = deadline - now_ms()) > 0 && poll(&on, 1, (int)left) > 0;)
-        if (socket_read(t->fd, sink, sizeof sink, MSG_DONTWAIT) == 0)
-            return;
+    return shutdown(t->fd, SHUT_WR) == 0;
 }
 
-/* What poll() is to wait for before a handshake or a read goes on. */
-static short transport_wants(const struct transport *t)
+/* Drops what a half-closed connection still sends, a few KiB of it; nobody needs to decrypt that.
+ * With `waits` it waits a moment for the end. False when the peer has closed, too. */
+static bool transport_drop(struct transport *t, bool waits)
 {
-    if (t->tls && tls_wants_to_write(t))
-        return POLLOUT;
-    return POLLIN;
+    char sink[1024];
+    ssize_t n = 1;
+    for (int reads = 0; reads < 16 && n > 0; reads++)
+        n = socket_read(t->fd, sink, sizeof sink, waits ? 0 : MSG_DONTWAIT);
+    return n != 0;
 }
 
-/* The events, besides room to write, that a stream waits for while its socket is full: that its
- * client closed or said something. Over TLS only the end: it cannot read while it still has to
- * write. */
-static short transport_stream_events(const struct transport *t)
+/* Has the client said something that is not read yet, or closed? IO_LATER if it has done neither, 0
+ * if it has closed. */
+static ssize_t transport_peek(const struct transport *t)
 {
-    if (t->tls)
-        return POLLRDHUP;
-    return POLLIN;
+    char first;
+    return socket_read(t->fd, &first, 1, MSG_PEEK | MSG_DONTWAIT);
 }
 
 /* Does the client speak plain HTTP where TLS is expected? A TLS handshake begins with the byte 22
@@ -1763,7 +1782,7 @@ static bool transport_hears_plain(const struct transport *t)
            ((first >= 'A' && first <= 'Z') || (first >= 'a' && first <= 'z'));
 }
 
-/* Shakes hands over a socket that has none of it yet. False if that failed, or took too long. */
+/* Sets up TLS over a socket that has none of it yet. False if that failed, or took too long. */
 static bool transport_secure(struct transport *t, struct ssl_ctx_st *context, int64_t deadline_ms)
 {
     ssize_t n = tls_start(t, context) ? IO_LATER : 0;
@@ -1791,6 +1810,167 @@ static void transport_end(struct transport *t)
         return;
     tls_say_end(t);
     tls_end(t);
+}
+
+/* ---- Poller: which of many sockets are ready ----
+ *
+ * Each socket has a slot, a small number by which it is reported. What is asked of it is reported
+ * once; to hear of it again, ask again with poller_change(). A report may be out of date: whoever
+ * acts on it must not wait for the socket. */
+
+enum { READABLE = 1, WRITABLE = 2, CLOSED = 4 };
+
+struct poller_event {
+    uint32_t slot;
+    unsigned events;
+};
+
+enum { POLLER_WAKEUP, POLLER_LISTENER, POLLER_CONNS }; /* slots: the connections' come last */
+
+/* Ends poller_wait() if the loop is in it, or about to be. Async-signal-safe. */
+static void poller_wake(struct poller *p)
+{
+    int error = errno;
+    if (atomic_exchange(&p->is_waiting, false))
+        while (write(p->wakeup[1], "", 1) < 0 && errno == EINTR)
+            ; /* a pipe that is full wakes it, too */
+    errno = error;
+}
+
+#ifdef HAS_EPOLL
+
+static bool poller_ask(struct poller *p, int operation, uint32_t slot, int fd, unsigned events)
+{
+    struct epoll_event e = {.events = EPOLLONESHOT, .data.u32 = slot};
+    e.events |= events & READABLE ? (uint32_t)(EPOLLIN | EPOLLRDHUP) : 0;
+    e.events |= events & WRITABLE ? (uint32_t)EPOLLOUT : 0;
+    return epoll_ctl(p->fd, operation, fd, &e) == 0;
+}
+
+/* From now on the poller waits for these events of a socket it did not know. False without
+ * memory. */
+static bool poller_add(struct poller *p, uint32_t slot, int fd, unsigned events)
+{
+    return poller_ask(p, EPOLL_CTL_ADD, slot, fd, events);
+}
+
+/* Likewise of one it knows. */
+static bool poller_change(struct poller *p, uint32_t slot, int fd, unsigned events)
+{
+    return poller_ask(p, EPOLL_CTL_MOD, slot, fd, events);
+}
+
+/* To be called before the socket is closed, which is all that epoll needs. */
+static void poller_remove(struct poller *p, uint32_t slot)
+{
+    (void)p, (void)slot;
+}
+
+/* Waits for at most timeout_ms (-1: for good). Writes up to `max` events, and returns how many, or
+ * -1 with errno set. */
+static int poller_wait(struct poller *p, struct poller_event *out, int max, int timeout_ms)
+{
+    struct epoll_event ready[SSE_EVENTS];
+    int n = epoll_wait(p->fd, ready, max < SSE_EVENTS ? max : SSE_EVENTS, timeout_ms);
+
+    for (int i = 0; i < n; i++) {
+        uint32_t e = ready[i].events;
+        out[i].slot = ready[i].data.u32;
+        out[i].events = (e & EPOLLIN ? READABLE : 0) | (e & EPOLLOUT ? WRITABLE : 0) |
+                        (e & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) ? CLOSED : 0);
+    }
+    return n;
+}
+
+#else
+
+static bool poller_change(struct poller *p, uint32_t slot, int fd, unsigned events)
+{
+    short asked =
+        (short)((events & READABLE ? POLLIN | POLLRDHUP : 0) | (events & WRITABLE ? POLLOUT : 0));
+    pthread_mutex_lock(&p->lock);
+    for (; p->count <= slot; p->count++)
+        p->wanted[p->count].fd = -1;
+    p->wanted[slot] = (struct pollfd){.fd = fd, .events = asked};
+    pthread_mutex_unlock(&p->lock);
+    poller_wake(p);
+    return true;
+}
+
+static bool poller_add(struct poller *p, uint32_t slot, int fd, unsigned events)
+{
+    return poller_change(p, slot, fd, events);
+}
+
+static void poller_remove(struct poller *p, uint32_t slot)
+{
+    pthread_mutex_lock(&p->lock);
+    if (slot < p->count)
+        p->wanted[slot].fd = -1;
+    pthread_mutex_unlock(&p->lock);
+}
+
+static int poller_wait(struct poller *p, struct poller_event *out, int max, int timeout_ms)
+{
+    static const short closed = POLLRDHUP | POLLHUP | POLLERR | POLLNVAL;
+    int n = 0;
+
+    pthread_mutex_lock(&p->lock);
+    uint32_t count = p->count;
+    memcpy(p->polled, p->wanted, count * sizeof *p->polled);
+    pthread_mutex_unlock(&p->lock);
+    int ready = poll(p->polled, count, timeout_ms);
+    pthread_mutex_lock(&p->lock);
+    for (uint32_t k = 0; k < count && n < ready && n < max; k++) {
+        uint32_t i = p->next = (p->next + 1) % count; /* goes on where it ended the last time */
+        short e = p->polled[i].revents;
+        if (p->polled[i].fd < 0 || !e)
+            continue;
+        p->wanted[i].fd = -1;
+        out[n].slot = i;
+        out[n++].events = (e & POLLIN ? READABLE : 0U) | (e & POLLOUT ? WRITABLE : 0U) |
+                          (e & closed ? CLOSED : 0U);
+    }
+    pthread_mutex_unlock(&p->lock);
+    return ready < 0 ? -1 : n;
+}
+
+#endif
+
+/* Reserves what `slots` sockets need. False with errno set. */
+static bool poller_init(struct poller *p, uint32_t slots)
+{
+    p->fd = p->wakeup[0] = p->wakeup[1] = -1;
+    if (pthread_mutex_init(&p->lock, NULL) != 0 || pipe(p->wakeup) != 0)
+        return false;
+    for (int i = 0; i < 2; i++) {
+        fcntl(p->wakeup[i], F_SETFD, FD_CLOEXEC);
+        fcntl(p->wakeup[i], F_SETFL, O_NONBLOCK);
+    }
+#ifdef HAS_EPOLL
+    (void)slots;
+    p->fd = epoll_create1(EPOLL_CLOEXEC);
+    if (p->fd < 0)
+        return false;
+#else
+    p->wanted = calloc(slots, sizeof *p->wanted);
+    p->polled = calloc(slots, sizeof *p->polled);
+    if (!p->wanted || !p->polled)
+        return false;
+#endif
+    return poller_add(p, POLLER_WAKEUP, p->wakeup[0], READABLE);
+}
+
+static void poller_free(struct poller *p)
+{
+    for (int i = 0; i < 2; i++)
+        if (p->wakeup[i] >= 0)
+            close(p->wakeup[i]);
+    if (p->fd >= 0)
+        close(p->fd);
+    free(p->wanted);
+    free(p->polled);
+    pthread_mutex_destroy(&p->lock);
 }
 
 /* ==== HTTP parser ===============================================================================
@@ -2854,6 +3034,162 @@ static const char *token_lacks(const struct route *route)
     }
 }
 
+/* ==== Connections ===============================================================================
+ *
+ * A connection belongs to a worker while it is served, and to the loop while it waits; its owner
+ * alone reads from it, closes it and frees its slot. It changes hands in two places: a worker hands
+ * it to the loop in conn_hand_over(), the loop gives it to a worker in loop_dispatch(). At rest it
+ * costs its slot and its socket: buffers are its worker's. */
+
+/* One request and its answer. */
+struct sse_exchange {
+    struct sse_server *server;
+    struct conn *conn;
+    struct http_request request;
+    const struct route *route;
+    char user[SSE_USER_BYTES + 1]; /* {userId} decoded */
+    size_t user_len;
+    struct slice body;
+    uint32_t body_slot; /* slot + 1 of a body that did not fit the input buffer; 0 is none */
+    bool is_head;       /* the answer has no body */
+    bool is_options;    /* the answer says what is allowed */
+    bool close;         /* the connection ends with this answer */
+    bool lost;          /* the client no longer takes the answer */
+    bool is_task;       /* it takes its time: see sse_takes_time() */
+    bool chunked;       /* the head is out, the body follows in chunks */
+    int64_t expires_ms; /* its token does, in Unix time; 0 without one */
+    const char *type;   /* Content-Type */
+    struct text fields; /* a handler's own, as they go over the wire */
+    struct text answer; /* body so far, or since the last chunk */
+};
+
+/* A send of a pipeline that is pending while more of the pipeline is read. */
+struct batched {
+    struct user *user; /* pinned */
+    struct send send;  /* its body stands in the input buffer */
+    char event[SSE_EVENT_BYTES + 1];
+    char name[SSE_USER_BYTES + 1]; /* for the answer, when the user is no longer pinned */
+    struct sse_receipt receipt;
+};
+
+/* A thread that serves one connection after another, and what it needs for that. Lives as long as
+ * the server, though the thread ends when there is nothing to do. */
+struct worker {
+    struct sse_server *server; /* [I] */
+    struct conn *conn;         /* [C] which it serves; NULL while it waits for one */
+    struct worker *next;       /* [C] in the list of those that wait, or have no thread */
+    pthread_cond_t called;     /* it is given a connection, or the server begins to stop */
+    atomic_uint stalled_since; /* [a] it waits for bytes of its client since then; 0: it does not */
+    size_t in_start, in_end;   /* [o] unread input */
+    struct text out;           /* [o] answers not written yet */
+    struct sse_exchange exchange; /* [o], like all that follows */
+    struct batched batch[SSE_BATCH];
+    unsigned batch_count;
+    struct date date;
+    char peer[INET6_ADDRSTRLEN]; /* the client's address, for the log */
+    char in[SSE_IN_BYTES];
+    char out_bytes[SSE_OUT_BYTES];
+    char scratch[SSE_SCRATCH_BYTES];
+    char fields[SSE_OWN_FIELDS_BYTES];
+};
+
+static uint32_t conn_slot(const struct conn *c)
+{
+    return (uint32_t)(c - c->server->conns) + POLLER_CONNS;
+}
+
+/* The loop's lists: each connection that it holds is in the list of its state. */
+static void held_add_locked(struct conn *c)
+{
+    int state = atomic_load(&c->state);
+    struct conn_list *list = &c->server->held[state];
+    struct conn *before = list->last;
+
+    c->since_ms = now_ms();
+    if (state == CONN_READY)
+        atomic_fetch_add(&c->server->ready, 1);
+    if (state == CONN_IDLE) { /* what TLS says meanwhile does not count: its time goes on */
+        c->since_ms = c->idle_ms = c->idle_ms ? c->idle_ms : c->since_ms;
+        while (before && before->since_ms > c->since_ms)
+            before = before->held_prev;
+    }
+    c->held_prev = before;
+    c->held_next = before ? before->held_next : list->first;
+    *(before ? &before->held_next : &list->first) = c;
+    *(c->held_next ? &c->held_next->held_prev : &list->last) = c;
+}
+
+static void held_remove_locked(struct conn *c)
+{
+    struct conn_list *list = &c->server->held[atomic_load(&c->state)];
+    *(c->held_prev ? &c->held_prev->held_next : &list->first) = c->held_next;
+    *(c->held_next ? &c->held_next->held_prev : &list->last) = c->held_prev;
+    if (atomic_load(&c->state) == CONN_READY)
+        atomic_fetch_sub(&c->server->ready, 1);
+}
+
+/* The connection is in this state from now on. Its owner may call this, and for a stream whoever
+ * holds its user's mutex. What the loop is to end at once wakes it up. */
+static void conn_enter(struct conn *c, enum conn_state state)
+{
+    struct sse_server *server = c->server;
+
+    pthread_mutex_lock(&server->conns_lock);
+    bool held = c->is_held;
+    if (held)
+        held_remove_locked(c);
+    atomic_store(&c->state, state);
+    if (held)
+        held_add_locked(c);
+    pthread_mutex_unlock(&server->conns_lock);
+    if (held && (state == CONN_COMPLETE || state == CONN_LOST))
+        poller_wake(&server->poller);
+}
+
+/* Has the poller report what a connection that the loop holds waits for. Its owner may call this,
+ * and for a stream whoever holds its user's mutex. */
+static bool conn_poll(struct conn *c)
+{
+    static const unsigned char EVENTS[CONN_STATES] = {[CONN_NEW] = READABLE,
+                                                      [CONN_IDLE] = READABLE,
+                                                      [CONN_OPEN] = READABLE,
+                                                      [CONN_CLOSING] = WRITABLE,
+                                                      [CONN_LINGERING] = READABLE};
+    struct poller *p = &c->server->poller;
+    int state = atomic_load(&c->state);
+    unsigned events =
+        EVENTS[state] | (state == CONN_OPEN && (c->is_behind || c->is_stuck) ? WRITABLE : 0U);
+
+    if (events == 0)
+        return true;
+    if (c->is_polled)
+        return poller_change(p, conn_slot(c), c->transport.fd, events);
+    return c->is_polled = poller_add(p, conn_slot(c), c->transport.fd, events);
+}
+
+/* The loop has the connection from now on, in the state that it is in. The caller had it until
+ * here, and holds its user's mutex if it is a stream. False if the poller has no memory for it: then
+ * it is lost, which of a stream the caller has to say. */
+static bool conn_hand_over(struct conn *c)
+{
+    struct sse_server *server = c->server;
+
+    pthread_mutex_lock(&server->conns_lock);
+    if (c->worker)
+        c->worker->conn = NULL;
+    c->worker = NULL;
+    bool polled = conn_poll(c);
+    if (!polled && !c->user)
+        atomic_store(&c->state, CONN_LOST);
+    int state = atomic_load(&c->state);
+    c->is_held = true;
+    held_add_locked(c);
+    pthread_mutex_unlock(&server->conns_lock);
+    if (state == CONN_COMPLETE || state == CONN_LOST)
+        poller_wake(&server->poller);
+    return polled;
+}
+
 /* ==== Log =======================================================================================
  *
  * A ring of bytes with the user's newest messages, each framed as it goes over the wire, so that
@@ -3084,33 +3420,59 @@ static void table_remove_locked(struct sse_server *server, const struct user *us
     server->index[gap] = 0;
 }
 
-/* The away list: Disconnected users, who left longest ago first. */
-static void away_unlink_locked(struct sse_server *server, struct user *user)
+static int64_t heartbeat_ms(const struct sse_server *server)
 {
-    uint32_t *before =
-        user->away_prev ? &server->users[user->away_prev - 1].away_next : &server->away_head;
-    uint32_t *after =
-        user->away_next ? &server->users[user->away_next - 1].away_prev : &server->away_tail;
-    *before = user->away_next;
-    *after = user->away_prev;
+    return (int64_t)server->config.heartbeat_s * 1000;
 }
 
-static void away_add(struct sse_server *server, struct user *user)
+/* Moves a user to the end of a list, or out of all of them if that is NULL. */
+static void user_move_locked(struct user *user, struct user_list *to)
 {
-    uint32_t slot = (uint32_t)(user - server->users) + 1;
-    pthread_mutex_lock(&server->away_lock);
-    user->away_prev = server->away_tail;
-    user->away_next = 0;
-    *(user->away_prev ? &server->users[user->away_prev - 1].away_next : &server->away_head) = slot;
-    server->away_tail = slot;
-    pthread_mutex_unlock(&server->away_lock);
+    struct user_list *from = user->list;
+    if (from) {
+        *(user->list_prev ? &user->list_prev->list_next : &from->first) = user->list_next;
+        *(user->list_next ? &user->list_next->list_prev : &from->last) = user->list_prev;
+    }
+    user->list = to;
+    if (!to)
+        return;
+    user->list_prev = to->last;
+    user->list_next = NULL;
+    *(to->last ? &to->last->list_next : &to->first) = user;
+    to->last = user;
 }
 
-static void away_remove(struct sse_server *server, struct user *user)
+/* The user is Disconnected from now on, and will make room after those who left before. */
+static void user_leave(struct sse_server *server, struct user *user)
 {
-    pthread_mutex_lock(&server->away_lock);
-    away_unlink_locked(server, user);
-    pthread_mutex_unlock(&server->away_lock);
+    pthread_mutex_lock(&server->lists_lock);
+    server->connected--;
+    user_move_locked(user, &server->away);
+    pthread_mutex_unlock(&server->lists_lock);
+}
+
+/* Steps of the heartbeat since the server was created. */
+static int64_t heartbeat_step(const struct sse_server *server)
+{
+    return (now_ms() - server->started_ms) * SSE_HEARTBEAT_STEPS / heartbeat_ms(server);
+}
+
+/* The user is Connected from now on. The step of its first keep-alive is at most a heartbeat ahead,
+ * and takes turns: so those who come at the same moment are spread over the heartbeat (39 goes
+ * through all 64 steps, evenly at any time). */
+static void user_join(struct sse_server *server, struct user *user)
+{
+    int64_t now = heartbeat_step(server);
+
+    pthread_mutex_lock(&server->lists_lock);
+    if (server->connected++ == 0)
+        server->step = now;
+    int64_t step = now + SSE_HEARTBEAT_STEPS - server->joined++ * 39 % SSE_HEARTBEAT_STEPS;
+    user_move_locked(user, &server->heartbeat[step % HEARTBEAT_LISTS]);
+    bool is_first = step < server->next_step;
+    pthread_mutex_unlock(&server->lists_lock);
+    if (is_first)
+        poller_wake(&server->poller);
 }
 
 /* Takes the user who left longest ago out of the table. NULL if everyone is Connected, or if that
@@ -3118,17 +3480,13 @@ static void away_remove(struct sse_server *server, struct user *user)
  * the table's write lock, so that nobody can be pinned meanwhile. */
 static struct user *table_evict_locked(struct sse_server *server, bool any)
 {
-    struct user *user = NULL;
-    pthread_mutex_lock(&server->away_lock);
-    for (uint32_t slot = server->away_head; slot && !user;) {
-        struct user *candidate = &server->users[slot - 1];
-        if (atomic_load(&candidate->pins) == 0)
-            user = candidate;
-        slot = any ? candidate->away_next : 0;
-    }
+    pthread_mutex_lock(&server->lists_lock);
+    struct user *user = server->away.first;
+    while (user && atomic_load(&user->pins) > 0)
+        user = any ? user->list_next : NULL;
     if (user)
-        away_unlink_locked(server, user);
-    pthread_mutex_unlock(&server->away_lock);
+        user_move_locked(user, NULL);
+    pthread_mutex_unlock(&server->lists_lock);
     if (user) {
         table_remove_locked(server, user);
         server->evictions++;
@@ -3163,9 +3521,10 @@ static struct user *table_new_slot_locked(struct sse_server *server)
 }
 
 static void user_cut_closing_locked(struct user *user);
+static void user_unlock(struct sse_server *server, struct user *user);
 
-/* Puts a new user into the empty cell that was found for it. Threads of streams that the user
- * before had may still look at the slot, so its mutex is held, too. */
+/* Puts a new user into the empty cell that was found for it. Streams that the user before had may
+ * still be closing, so its mutex is held, too. */
 static struct user *table_add_locked(struct sse_server *server, struct slice name, uint64_t hash,
                                      bool any)
 {
@@ -3181,23 +3540,25 @@ static struct user *table_add_locked(struct sse_server *server, struct slice nam
     user->name_len = (uint8_t)name.len;
     user->hash = hash;
     user->epoch = server->next_epoch++;
-    user->handed = 0;
+    user->max_delivered_seq = 0;
     user->hold_until_ms = 0;
     log_reset(&user->log);
-    pthread_mutex_unlock(&user->lock);
+    user_unlock(server, user);
     /* The cell is looked up only now: eviction may have moved it. */
     server->index[table_cell_locked(server, name, hash)] = (uint32_t)(user - server->users) + 1;
-    away_add(server, user);
+    pthread_mutex_lock(&server->lists_lock);
+    user_move_locked(user, &server->away);
+    pthread_mutex_unlock(&server->lists_lock);
     return user;
 }
 
-/* Is there a slot never used, or somebody who could make room? */
+/* Is there a slot never used, or a user who could make room? */
 static bool table_has_room(struct sse_server *server)
 {
     pthread_rwlock_rdlock(&server->table_lock);
-    pthread_mutex_lock(&server->away_lock);
-    bool room = server->users_made < server->config.max_users || server->away_head != 0;
-    pthread_mutex_unlock(&server->away_lock);
+    pthread_mutex_lock(&server->lists_lock);
+    bool room = server->users_made < server->config.max_users || server->away.first;
+    pthread_mutex_unlock(&server->lists_lock);
     pthread_rwlock_unlock(&server->table_lock);
     return room;
 }
@@ -3267,9 +3628,12 @@ static struct user *user_each(struct sse_server *server, uint32_t *at)
 /* ==== Streams ===================================================================================
  *
  * A stream is a cursor into its user's log, and everything it is ever sent goes through
- * stream_flush_locked(): its own few bytes first, then the log from the cursor on. Whoever holds
- * the user's mutex may call it: a sender for a stream that has kept up, its own thread for one
- * that has not. Nobody ever waits for a socket there. */
+ * stream_flush_locked(): its control bytes first, then the log from the cursor on. Any thread that
+ * holds the user's mutex may call that: a sender for a stream that has kept up, the loop for one
+ * that has not. None waits for a socket there. The loop waits for no mutex either: it leaves in
+ * `wants` what it has found, and the thread that has the mutex acts on that in user_unlock().
+ * Invariant: an open stream is in its user's `streams`, a closing one in `closing`, any other in
+ * neither. */
 
 #define KEEP_ALIVE_TEXT "<3: Keep alive"
 
@@ -3281,97 +3645,81 @@ static struct slice keep_alive_frame(const struct sse_config *config)
                                               : "data: " KEEP_ALIVE_TEXT "\n\n");
 }
 
-static int64_t heartbeat_ms(const struct sse_server *server)
+static void stream_list_add(struct conn **list, struct conn *c)
 {
-    return (int64_t)server->config.heartbeat_s * 1000;
+    c->prev = NULL;
+    c->next = *list;
+    if (c->next)
+        c->next->prev = c;
+    *list = c;
 }
 
-/* Wakes the stream's thread up, unless it is in poll(): that wakes up by itself soon enough. */
-static void stream_wake_locked(struct stream *s)
+static void stream_list_remove(struct conn **list, struct conn *c)
 {
-    s->stirred = true;
-    pthread_cond_signal(&s->bell->rung);
+    *(c->prev ? &c->prev->next : list) = c->next;
+    if (c->next)
+        c->next->prev = c->prev;
 }
 
-static void stream_list_add(struct stream **list, struct stream *s)
+/* The stream of a user whose mutex is held comes into another state. The first open one makes its
+ * user Connected, the last one to go Disconnected. */
+static void stream_enter_locked(struct conn *c, enum conn_state state)
 {
-    s->prev = NULL;
-    s->next = *list;
-    if (s->next)
-        s->next->prev = s;
-    *list = s;
+    struct sse_server *server = c->server;
+    struct user *user = c->user;
+    int before = atomic_load(&c->state);
+
+    if (before == CONN_OPEN) {
+        if (user->next_keep_alive == c)
+            user->next_keep_alive = c->next;
+        stream_list_remove(&user->streams, c);
+        atomic_fetch_sub(&server->stream_count, 1);
+        if (atomic_fetch_sub(&user->stream_count, 1) == 1)
+            user_leave(server, user);
+    } else if (before == CONN_CLOSING) {
+        stream_list_remove(&user->closing, c);
+    }
+    if (state == CONN_OPEN) {
+        stream_list_add(&user->streams, c);
+        atomic_fetch_add(&server->stream_count, 1);
+        if (atomic_fetch_add(&user->stream_count, 1) == 0)
+            user_join(server, user);
+    } else if (state == CONN_CLOSING) {
+        stream_list_add(&user->closing, c);
+    }
+    conn_enter(c, state);
 }
 
-static void stream_list_remove(struct stream **list, struct stream *s)
+static bool stream_is_open(const struct conn *c)
 {
-    *(s->prev ? &s->prev->next : list) = s->next;
-    if (s->next)
-        s->next->prev = s->prev;
+    return atomic_load(&c->state) == CONN_OPEN;
 }
 
-/* No longer counts as open. The last one to go makes its user Disconnected. */
-static void stream_unlink_locked(struct sse_server *server, struct stream *s)
+/* Is it open, or closing? Else there is nothing more to write. */
+static bool stream_is_alive(const struct conn *c)
 {
-    struct user *user = s->user;
-    if (!s->linked)
-        return;
-    s->linked = false;
-    stream_list_remove(&user->streams, s);
-    atomic_fetch_sub(&server->stream_count, 1);
-    if (--user->stream_count == 0)
-        away_add(server, user);
-}
-
-static void stream_link_locked(struct sse_server *server, struct stream *s)
-{
-    struct user *user = s->user;
-    if (user->stream_count++ == 0)
-        away_remove(server, user);
-    atomic_fetch_add(&server->stream_count, 1);
-    stream_list_add(&user->streams, s);
-    s->linked = true;
-}
-
-/* Nothing more can be written to it: its thread has only to end it. */
-static void stream_lose_locked(struct sse_server *server, struct stream *s)
-{
-    s->gone = true;
-    stream_unlink_locked(server, s);
-    stream_wake_locked(s);
-}
-
-/* Its thread is done with it: nobody is to find it any more. */
-static void stream_end_locked(struct sse_server *server, struct stream *s)
-{
-    stream_unlink_locked(server, s);
-    if (s->closing)
-        stream_list_remove(&s->user->closing, s);
-    s->closing = false;
+    return stream_is_open(c) || atomic_load(&c->state) == CONN_CLOSING;
 }
 
 /* The user makes room: closing streams whose clients have not taken all end now, without it. */
 static void user_cut_closing_locked(struct user *user)
 {
-    for (struct stream *s; (s = user->closing) != NULL;) {
-        stream_list_remove(&user->closing, s);
-        s->closing = false;
-        s->gone = true;
-        stream_wake_locked(s);
-    }
+    while (user->closing)
+        stream_enter_locked(user->closing, CONN_LOST);
 }
 
-/* What is due: its own bytes, then the log from the cursor to its end. */
-static int stream_gather_locked(const struct stream *s, struct iovec parts[3], size_t *total)
+/* What is due: its control bytes, then the log from the cursor to its end. */
+static int stream_gather_locked(const struct conn *c, struct iovec parts[3], size_t *total)
 {
-    const struct log *log = &s->user->log;
-    uint64_t end = s->until < log->next ? s->until : log->next;
+    const struct log *log = &c->user->log;
+    uint64_t end = c->end_seq < log->next ? c->end_seq : log->next;
     int n = 0;
 
-    *total = s->own.len;
-    if (s->own.len)
-        parts[n++] = (struct iovec){(void *)s->own.at, s->own.len};
-    if (s->seq < end) {
-        uint32_t from = log_start(log, s->seq) + s->written;
+    *total = c->control.len;
+    if (c->control.len)
+        parts[n++] = (struct iovec){(void *)c->control.at, c->control.len};
+    if (c->seq < end) {
+        uint32_t from = log_start(log, c->seq) + c->written;
         size_t len = log_start(log, end) - from, at = log_index(log, from);
         size_t before_end = log->cap - at < len ? log->cap - at : len;
         *total += len;
@@ -3396,69 +3744,68 @@ static void tally_delay(struct tally *tally, int64_t us)
 }
 
 /* The stream was handed all of its next message. */
-static void stream_step_locked(struct stream *s, int64_t *us)
+static void stream_step_locked(struct conn *c, int64_t *us)
 {
-    struct tally *tally = &s->user->tally;
-    const struct log *log = &s->user->log;
+    struct tally *tally = &c->user->tally;
+    const struct log *log = &c->user->log;
 
     tally->deliveries++;
-    if (s->seq >= s->live) {
+    if (c->seq >= c->live_seq) {
         *us = *us ? *us : now_us();
-        tally_delay(tally, *us - log->times_us[s->seq % log->max_count]);
+        tally_delay(tally, *us - log->times_us[c->seq % log->max_count]);
     }
-    if (s->seq > s->user->handed)
-        s->user->handed = s->seq;
-    s->seq++;
-    s->written = 0;
+    if (c->seq > c->user->max_delivered_seq)
+        c->user->max_delivered_seq = c->seq;
+    c->seq++;
+    c->written = 0;
 }
 
 /* Moves the cursor past n bytes that the operating system has taken. */
-static void stream_advance_locked(struct stream *s, size_t n)
+static void stream_advance_locked(struct conn *c, size_t n)
 {
-    const struct log *log = &s->user->log;
-    size_t own = n < s->own.len ? n : s->own.len;
-    int64_t us = 0; /* not looked at yet */
+    const struct log *log = &c->user->log;
+    size_t control = n < c->control.len ? n : c->control.len;
+    int64_t us = 0; /* the clock is read once, when the first message is through */
 
-    s->user->tally.stream_bytes += n;
-    s->own.at += own;
-    s->own.len -= own;
-    n -= own;
+    c->user->tally.stream_bytes += n;
+    c->control.at += control;
+    c->control.len -= control;
+    n -= control;
     while (n > 0) {
-        size_t left = log_start(log, s->seq + 1) - log_start(log, s->seq) - s->written;
+        size_t left = log_start(log, c->seq + 1) - log_start(log, c->seq) - c->written;
         if (n < left) {
-            s->written += (uint32_t)n;
+            c->written += (uint32_t)n;
             return;
         }
         n -= left;
-        stream_step_locked(s, &us);
+        stream_step_locked(c, &us);
     }
 }
 
-/* Writes all that is due, as far as the socket takes it without waiting. False if that was
- * nothing. */
-static bool stream_flush_locked(struct sse_server *server, struct stream *s)
+/* Writes all that is due, as far as the socket takes it without waiting. One that has fallen out of
+ * the log, or whose socket has failed, is lost. */
+static void stream_flush_locked(struct conn *c)
 {
     struct iovec parts[3];
     size_t total;
+    bool was_behind = c->is_behind;
 
-    if (s->seq < s->user->log.first && s->seq < s->until) {
-        s->user->tally.slow += !s->gone && s->reason == NOT_CLOSED;
-        s->gone = true; /* fell out of the log: what it needs next is overwritten */
+    if (c->seq < c->user->log.first && c->seq < c->end_seq) { /* what it needs next is gone */
+        c->user->tally.slow += stream_is_open(c);
+        stream_enter_locked(c, CONN_LOST);
+        return;
     }
-    int count = s->gone ? 0 : stream_gather_locked(s, parts, &total);
-    s->behind = false;
-    if (count > 0) {
-        ssize_t n = transport_write(s->transport, parts, count);
-        s->gone = n == 0;
-        s->behind = n != (ssize_t)total; /* a short write means a full socket */
-        if (n > 0)
-            stream_advance_locked(s, (size_t)n);
-        if (s->behind)
-            stream_wake_locked(s);
+    int count = stream_gather_locked(c, parts, &total);
+    ssize_t n = count > 0 ? transport_write(&c->transport, parts, count) : IO_LATER;
+    if (n == 0) {
+        stream_enter_locked(c, CONN_LOST);
+        return;
     }
-    if (s->gone)
-        stream_lose_locked(server, s);
-    return count > 0;
+    c->is_behind = count > 0 && n != (ssize_t)total; /* a short write means a full socket */
+    if (n > 0)
+        stream_advance_locked(c, (size_t)n);
+    if (c->is_behind && !was_behind && c->is_held)
+        conn_poll(c);
 }
 
 /* Why a connect is refused, beside SSE_ESTOPPING: no public function returns these. */
@@ -3474,63 +3821,67 @@ static int user_admits_locked(struct sse_server *server, struct user *user)
         return SSE_ESTOPPING;
     if (user->hold_until_ms > now_ms())
         return SSE_EHELD;
-    return user->stream_count < server->config.max_streams ? SSE_OK : SSE_EBUSY;
+    return atomic_load(&user->stream_count) < server->config.max_streams ? SSE_OK : SSE_EBUSY;
 }
 
 /* Sets the cursor: after the message that the client names as its last, or else after the newest
  * that any stream was handed. Appends to `out` what must be said about messages lost between. */
-static void stream_start_locked(struct stream *s, struct slice last_event_id, struct text *out)
+static void stream_start_locked(struct conn *c, struct slice last_event_id, struct text *out)
 {
-    const struct log *log = &s->user->log;
-    uint64_t epoch, seq = s->user->handed;
+    const struct log *log = &c->user->log;
+    uint64_t epoch, seq = c->user->max_delivered_seq;
     size_t before = out->len;
 
     if (last_event_id.len &&
-        (!id_parse(last_event_id, &epoch, &seq) || epoch != s->user->epoch || seq >= log->next)) {
+        (!id_parse(last_event_id, &epoch, &seq) || epoch != c->user->epoch || seq >= log->next)) {
         seq = log->first - 1;
         text_string(out, "event: gap\ndata: {\"missed\":null}\n\n");
     }
-    s->seq = seq + 1 > log->first ? seq + 1 : log->first;
-    s->live = log->next;
-    if (s->seq > seq + 1) {
-        text_print(out, "event: gap\ndata: {\"missed\":%" PRIu64 "}\n\n", s->seq - (seq + 1));
-        s->user->tally.missed += s->seq - (seq + 1);
+    c->seq = seq + 1 > log->first ? seq + 1 : log->first;
+    c->live_seq = log->next;
+    if (c->seq > seq + 1) {
+        text_print(out, "event: gap\ndata: {\"missed\":%" PRIu64 "}\n\n", c->seq - (seq + 1));
+        c->user->tally.missed += c->seq - (seq + 1);
     }
-    s->user->tally.streams++;
-    s->user->tally.gaps += out->len > before;
+    c->user->tally.streams++;
+    c->user->tally.gaps += out->len > before;
     if (last_event_id.len) {
-        s->user->tally.replays++;
-        s->user->tally.replayed += s->live - s->seq;
+        c->user->tally.replays++;
+        c->user->tally.replayed += c->live_seq - c->seq;
     }
 }
 
 /* Opens a stream: appends its first blocks to `out`, which holds the head of the answer and must
- * live until s->own is written, and links it to its user, which the caller has pinned. From here on
- * senders write to it. The gap comes before the greeting, whose id lies behind the missing
+ * live until c->control is written, and links it to its user, which the caller has pinned. From here
+ * on senders write to it. The gap comes before the greeting, whose id lies behind the missing
  * messages: a client that is cut off between the two still names its old id, and is told again. On
  * failure `out` is as it was. SSE_ESTOPPING, SSE_EHELD, SSE_EBUSY. */
-static int stream_open(struct sse_server *server, struct user *user, struct slice last_event_id,
-                       struct text *out, struct stream *s)
+static int stream_open(struct conn *c, struct user *user, struct slice last_event_id,
+                       struct text *out)
 {
+    struct sse_server *server = c->server;
+
     pthread_mutex_lock(&user->lock);
     int code = user_admits_locked(server, user);
     if (code == SSE_OK) {
-        s->user = user;
-        s->until = UINT64_MAX;
-        s->beat_ms = now_ms() + heartbeat_ms(server);
-        stream_start_locked(s, last_event_id, out);
+        c->user = user;
+        c->end_seq = UINT64_MAX;
+        c->written = 0;
+        c->reason = NOT_CLOSED;
+        c->is_behind = c->is_stuck = c->is_finished = false;
+        atomic_store(&c->is_released, false);
+        stream_start_locked(c, last_event_id, out);
         text_print(out, "retry: %u\nid: ", server->config.retry_ms);
-        id_print(out, user->epoch, s->seq - 1);
+        id_print(out, user->epoch, c->seq - 1);
         text_print(out, "\n%sdata: User '%s' connected\n\n",
                    server->config.greeting_event ? "event: connected\n" : "", user->name);
-        struct slice beat = keep_alive_frame(&server->config);
-        text_put(out, beat.at, beat.len);
-        s->own = (struct slice){out->at, out->len};
-        stream_link_locked(server, s);
-        stream_flush_locked(server, s);
-        s->greeted = s->own.len == 0;
+        struct slice keep_alive = keep_alive_frame(&server->config);
+        text_put(out, keep_alive.at, keep_alive.len);
+        c->control = (struct slice){out->at, out->len};
+        stream_enter_locked(c, CONN_OPEN);
+        stream_flush_locked(c);
     }
-    pthread_mutex_unlock(&user->lock);
+    user_unlock(server, user);
     return code;
 }
 
@@ -3544,212 +3895,182 @@ static uint64_t retry_spread(struct sse_server *server)
     return server->config.retry_ms + draw % (4 * (uint64_t)server->config.retry_ms + 1);
 }
 
-/* Writes the final event, if there is one, once all that comes before it is written. */
-static void stream_finish_locked(struct sse_server *server, struct stream *s)
+/* Goes on with a closing stream: writes what it is due, then the final event, if there is one. When
+ * its client has taken all of that, it is complete. */
+static void stream_finish_locked(struct conn *c)
 {
-    struct text t = text_over(s->final, sizeof s->final);
+    struct text t = text_over(c->final, sizeof c->final);
 
-    if (s->gone || s->finished || s->own.len > 0 || s->seq != s->until)
+    stream_flush_locked(c);
+    if (!stream_is_alive(c) || c->control.len > 0 || c->seq != c->end_seq)
         return;
-    s->finished = true;
-    if (s->reason == CLOSE_DISCONNECTED)
-        text_print(&t, "event: disconnected\ndata: User '%s' disconnected\n\n", s->user->name);
-    else if (s->reason == CLOSE_STOPPING)
-        text_print(&t, "retry: %" PRIu64 "\n", retry_spread(server)); /* takes effect by itself */
-    s->own = (struct slice){t.at, t.len};
-    stream_flush_locked(server, s);
-}
-
-/* Has its client taken all that there was for it? */
-static bool stream_is_complete(const struct stream *s)
-{
-    return s->finished && s->own.len == 0;
-}
-
-/* What the thread of a stream knows about its course. */
-struct stream_course {
-    int64_t settle_ms; /* when it may move to another thread; 0 if this one has written nothing */
-    int64_t settle_after_ms; /* how long it must have been at rest for that */
-    int64_t give_up_ms; /* when a final event that nobody takes is abandoned; 0 before it is due */
-};
-
-/* Has the token it was opened with expired? */
-static bool stream_has_expired(const struct stream *s)
-{
-    return s->expires_ms && s->expires_ms <= unix_ms();
+    if (!c->is_finished && c->reason == CLOSE_DISCONNECTED)
+        text_print(&t, "event: disconnected\ndata: User '%s' disconnected\n\n", c->user->name);
+    else if (!c->is_finished && c->reason == CLOSE_STOPPING)
+        text_print(&t, "retry: %" PRIu64 "\n",
+                   retry_spread(c->server)); /* takes effect by itself */
+    c->is_finished = true;
+    c->control = (struct slice){t.at, t.len};
+    if (t.len > 0)
+        stream_flush_locked(c);
+    if (stream_is_alive(c) && c->control.len == 0)
+        stream_enter_locked(c, CONN_COMPLETE);
 }
 
 /* Closes an open stream, after what it is due up to now: writes that and the final event as far as
- * the socket takes them without waiting. For the rest its thread has SSE_FINAL_MS, or until the
+ * the socket takes them without waiting. For the rest its client has SSE_FINAL_MS, or until the
  * user makes room for another. */
-static void stream_close_locked(struct sse_server *server, struct stream *s,
-                                enum close_reason reason)
+static void stream_close_locked(struct conn *c, enum close_reason reason)
 {
-    s->reason = reason;
-    atomic_store(&s->bell->closes, true);
-    s->until = s->user->log.next;
-    stream_unlink_locked(server, s);
-    stream_flush_locked(server, s);
-    stream_finish_locked(server, s);
-    s->closing = !s->gone && !stream_is_complete(s);
-    if (s->closing)
-        stream_list_add(&s->user->closing, s);
-    stream_wake_locked(s);
+    c->reason = reason;
+    c->end_seq = c->user->log.next;
+    stream_enter_locked(c, CONN_CLOSING);
+    stream_finish_locked(c);
 }
 
-/* When a keep-alive is due after the one that is due now. A machine that slept starts over. */
-static int64_t beat_after(const struct sse_server *server, int64_t due_ms, int64_t now)
+/* How often in a heartbeat the loop writes keep-alives to a part of the user's streams, so that
+ * many streams of one user hold nobody up. */
+static unsigned user_slices(const struct user *user)
 {
-    int64_t interval = heartbeat_ms(server);
-    return (now - due_ms >= interval ? now : due_ms) + interval;
+    unsigned count = (atomic_load(&user->stream_count) + SSE_KEEP_ALIVES - 1) / SSE_KEEP_ALIVES;
+    return count < 1 ? 1 : count > SSE_HEARTBEAT_STEPS ? SSE_HEARTBEAT_STEPS : count;
 }
 
-/* Writes keep-alives to those of a pinned user's streams whose time has come; the accept loop calls
- * this, up to SSE_LOOK_MS late. A peer that vanished just after one has acknowledged nothing for
- * almost two intervals when the second comes, or 1.7 s at the least: so silence for one and a half
- * means that it is gone. */
-static void user_beat(struct sse_server *server, struct user *user, int64_t now)
+/* Writes keep-alives to the next slice of a user's streams. A peer that vanished just after one has
+ * acknowledged nothing for almost two heartbeats when the second comes, so silence for one and a
+ * half means that it is gone. */
+static void user_keep_alive_locked(struct sse_server *server, struct user *user)
 {
-    unsigned patience = (unsigned)heartbeat_ms(server) / 2 * 3;
+    unsigned limit_ms = (unsigned)heartbeat_ms(server) / 2 * 3, slices = user_slices(user);
+    unsigned count = (atomic_load(&user->stream_count) + slices - 1) / slices;
+    struct conn *c = user->next_keep_alive ? user->next_keep_alive : user->streams, *next;
+
+    for (; c && count > 0; c = next, count--) {
+        next = c->next; /* a stream that fails is unlinked */
+        if (!c->is_behind) {
+            c->control = keep_alive_frame(&server->config);
+            stream_flush_locked(c);
+        }
+        if (stream_is_open(c) && transport_is_silent(c->transport.fd, limit_ms))
+            stream_enter_locked(c, CONN_LOST);
+    }
+    user->next_keep_alive = c;
+}
+
+/* Reads and drops what a client says on its stream. False if it has closed, or says too much. While
+ * TLS is stuck nothing can be read: then the end is known by what comes without being read. */
+static bool stream_drop_input(struct conn *c)
+{
+    char sink[1024];
+    ssize_t n = IO_LATER;
+
+    if (c->is_stuck)
+        return false;
+    for (int reads = 0; reads < 16; reads++) {
+        n = transport_read(&c->transport, sink, sizeof sink, false);
+        if (n <= 0)
+            break;
+    }
+    c->is_stuck = n == IO_LATER && transport_is_stuck(&c->transport);
+    if (c->is_stuck)
+        transport_expect(&c->transport, SSE_RECORD_BYTES);
+    return n == IO_LATER;
+}
+
+/* What the loop wants done, beside READABLE, WRITABLE and CLOSED. */
+enum { EXPIRED = 8, RELEASED = 16 };
+
+/* Does for a stream what the loop wants done. A stream that is over is released here, where the
+ * thread that has the mutex is about to let go of it, and so refers to no stream any more. */
+static void stream_act_locked(struct conn *c, unsigned wants)
+{
+    bool open = stream_is_open(c);
+
+    if (!stream_is_alive(c)) {
+        if (wants & RELEASED)
+            atomic_store(&c->is_released, true); /* from here on it may be another connection */
+        return;
+    }
+    if ((wants & CLOSED) || (open && (wants & READABLE) && !stream_drop_input(c)))
+        stream_enter_locked(c, CONN_LOST);
+    else if (!open)
+        stream_finish_locked(c);
+    else if (wants & EXPIRED)
+        stream_close_locked(c, CLOSE_EXPIRED);
+    else if (wants & WRITABLE)
+        stream_flush_locked(c);
+    if (c->is_stuck && !c->is_behind && stream_is_open(c)) { /* there is room: TLS may read on */
+        c->is_stuck = false;
+        transport_expect(&c->transport, 1);
+        if (!stream_drop_input(c))
+            stream_enter_locked(c, CONN_LOST);
+    }
+    if (stream_is_alive(c))
+        conn_poll(c);
+}
+
+/* Unlocks a user, after doing what the loop wants done for its streams. Every thread that has locked
+ * a user unlocks it in this way. */
+static void user_unlock(struct sse_server *server, struct user *user)
+{
+    do {
+        struct conn *c = atomic_load(&user->wanted), *next;
+        for (c = c ? atomic_exchange(&user->wanted, NULL) : NULL; c; c = next) {
+            next = c->wanted_next; /* the loop may add it again as soon as `wants` is 0 */
+            stream_act_locked(c, atomic_exchange(&c->wants, 0));
+        }
+        if (atomic_load(&user->keep_alive_due) && atomic_exchange(&user->keep_alive_due, false))
+            user_keep_alive_locked(server, user);
+        pthread_mutex_unlock(&user->lock);
+        /* What the loop has added just before has found the mutex locked: it is done here. */
+    } while ((atomic_load(&user->wanted) || atomic_load(&user->keep_alive_due)) &&
+             pthread_mutex_trylock(&user->lock) == 0);
+}
+
+/* Has the thread that holds the user's mutex do what is wanted, or does it here if there is none.
+ * Never waits. */
+static void user_try(struct sse_server *server, struct user *user)
+{
+    if (pthread_mutex_trylock(&user->lock) == 0)
+        user_unlock(server, user);
+}
+
+/* The loop wants this done for a stream that it holds. */
+static void stream_want(struct conn *c, unsigned wants)
+{
+    struct user *user = c->user;
+    if (atomic_fetch_or(&c->wants, wants) == 0) {
+        c->wanted_next = atomic_load(&user->wanted);
+        while (!atomic_compare_exchange_weak(&user->wanted, &c->wanted_next, c))
+            ;
+    }
+    user_try(c->server, user);
+}
+
+/* Hands a stream that was opened to the loop, once the greeting, which stands in the worker's
+ * buffer, is written. */
+static void stream_hand_over(struct conn *c)
+{
+    struct pollfd on = {.fd = c->transport.fd, .events = POLLOUT};
+    struct sse_server *server = c->server;
+    struct user *user = c->user;
+    int64_t deadline = now_ms() + SSE_ANSWER_MS, left;
 
     pthread_mutex_lock(&user->lock);
-    for (struct stream *s = user->streams, *next; s; s = next) {
-        next = s->next; /* a stream that fails is unlinked */
-        if (s->beat_ms > now)
-            continue;
-        s->beat_ms = beat_after(server, s->beat_ms, now);
-        if (!s->behind) {
-            s->own = keep_alive_frame(&server->config);
-            stream_flush_locked(server, s);
-        }
-        if (!s->gone && transport_is_silent(s->transport->fd, patience))
-            stream_lose_locked(server, s);
-        else if (!s->gone && stream_has_expired(s)) /* that clock was set while its thread slept */
-            stream_close_locked(server, s, CLOSE_EXPIRED);
+    while (stream_is_alive(c) && c->control.len > 0 && !c->is_finished) {
+        user_unlock(server, user);
+        bool ready = (left = deadline - now_ms()) > 0 && poll(&on, 1, (int)left) != 0;
+        pthread_mutex_lock(&user->lock);
+        if (!ready && stream_is_alive(c))
+            stream_enter_locked(c, CONN_LOST);
+        else if (stream_is_open(c))
+            stream_flush_locked(c);
+        else if (stream_is_alive(c))
+            stream_finish_locked(c);
     }
-    pthread_mutex_unlock(&user->lock);
-}
-
-/* One turn of the stream's thread: writes what is due. False when the stream is over. */
-static bool stream_turn_locked(struct sse_server *server, struct stream *s,
-                               struct stream_course *course)
-{
-    int64_t now = now_ms();
-
-    if (s->reason == NOT_CLOSED && stream_has_expired(s))
-        stream_close_locked(server, s, CLOSE_EXPIRED);
-    if (stream_flush_locked(server, s))
-        course->settle_ms = now + course->settle_after_ms;
-    if (s->reason == NOT_CLOSED || s->gone)
-        return !s->gone;
-    if (course->give_up_ms == 0)
-        course->give_up_ms = now + SSE_FINAL_MS;
-    stream_finish_locked(server, s);
-    return !s->gone && !stream_is_complete(s) && now < course->give_up_ms;
-}
-
-/* What a client says on a stream is read and dropped; one that says much at once is none of ours.
- * False if it has closed, or is to be. */
-static bool stream_drop_input(struct stream *s)
-{
-    char sink[256];
-    for (int reads = 0; reads < 64; reads++) {
-        ssize_t n = transport_read(s->transport, sink, sizeof sink, 0);
-        if (n <= 0)
-            return n == IO_LATER;
-    }
-    return false;
-}
-
-/* The least of two times to wait, where -1 is for good. */
-static int64_t wait_least(int64_t a, int64_t b)
-{
-    return a < 0 || (b >= 0 && b < a) ? b : a;
-}
-
-/* How long the stream's thread may sleep, in milliseconds; -1 for good. */
-static int64_t stream_rest_ms(const struct stream *s, const struct stream_course *course)
-{
-    int64_t now = now_ms(), left = -1;
-
-    if (s->reason != NOT_CLOSED)
-        return course->give_up_ms > now ? course->give_up_ms - now : 0;
-    if (course->settle_ms && !s->behind)
-        left = course->settle_ms > now ? course->settle_ms - now : 0;
-    if (s->expires_ms) { /* somebody may set that clock: look now and then */
-        int64_t valid = s->expires_ms - unix_ms();
-        valid = valid < SSE_CLOCK_LOOK_MS ? valid : SSE_CLOCK_LOOK_MS;
-        left = wait_least(left, valid > 0 ? valid : 0);
-    }
-    return left;
-}
-
-/* Waits for the bell, or the time. True if the client has closed or said something. */
-static bool stream_wait_locked(struct stream *s, int64_t left)
-{
-    int64_t deadline = left < 0 ? -1 : now_ms() + left;
-
-    while (!s->stirred && !atomic_load(&s->bell->heard) &&
-           cond_wait(&s->bell->rung, &s->user->lock, deadline))
-        ;
-    return atomic_exchange(&s->bell->heard, false);
-}
-
-/* Waits for room in the socket, for SSE_LOOK_MS at most: nothing else ends this poll(), and the
- * stream may be closed, or fall out of the log, meanwhile. True if the client has closed or said
- * something. */
-static bool stream_poll_locked(struct stream *s, int64_t left)
-{
-    struct pollfd on = {.fd = s->transport->fd, .events = POLLOUT};
-    if (s->reason == NOT_CLOSED) /* else nothing more is read */
-        on.events = (short)(on.events | transport_stream_events(s->transport));
-    pthread_mutex_unlock(&s->user->lock);
-    int n = poll(&on, 1, (int)wait_least(left, SSE_LOOK_MS));
-    pthread_mutex_lock(&s->user->lock);
-    return n > 0 && (on.revents & ~POLLOUT);
-}
-
-/* Sleeps until there is room in the socket, the stream is stirred, or its time is up. False when
- * the client has closed. */
-static bool stream_sleep_locked(struct stream *s, const struct stream_course *course)
-{
-    int64_t left = stream_rest_ms(s, course);
-    bool polls = s->behind,
-         heard = polls ? stream_poll_locked(s, left) : stream_wait_locked(s, left);
-
-    s->stirred = false;
-    if (s->gone || s->reason != NOT_CLOSED)
-        return true; /* its next turn knows what to do */
-    if (s->behind && s->transport->tls)
-        return !(polls && heard); /* TLS does not read while it still has to write */
-    return !heard || stream_drop_input(s);
-}
-
-enum stream_end {
-    STREAM_CLOSED,  /* its client has gone */
-    STREAM_ENDED,   /* the server has ended it, and the client is there to see */
-    STREAM_SETTLED, /* it is at rest, and not over: another thread may go on with it */
-};
-
-/* Serves an open stream until it is over, or until settle_ms has come and nothing has happened. */
-static enum stream_end stream_run(struct sse_server *server, struct stream *s,
-                                  struct stream_course *course)
-{
-    bool client_there = true, settled = false;
-
-    pthread_mutex_lock(&s->user->lock);
-    while (client_there && !settled && stream_turn_locked(server, s, course)) {
-        client_there = stream_sleep_locked(s, course);
-        settled = course->settle_ms && now_ms() >= course->settle_ms && s->reason == NOT_CLOSED &&
-                  !s->behind && !s->gone && client_there;
-    }
-    if (!settled)
-        stream_end_locked(server, s);
-    else
-        course->settle_ms = now_ms() + course->settle_after_ms; /* in case that nobody else can */
-    client_there = client_there && !s->gone;
-    pthread_mutex_unlock(&s->user->lock);
-    return settled ? STREAM_SETTLED : client_there ? STREAM_ENDED : STREAM_CLOSED;
+    if (!conn_hand_over(c) && stream_is_alive(c))
+        stream_enter_locked(c, CONN_LOST);
+    user_unlock(server, user);
 }
 
 /* ==== Messaging =================================================================================
@@ -3772,13 +4093,13 @@ static bool event_is_valid(struct slice event)
 }
 
 /* Writes to all streams that keep up, each once, whatever the log has got for them. One that has
- * fallen out of the log is ended here as well. */
-static void user_flush_locked(struct sse_server *server, struct user *user)
+ * fallen out of the log is lost here. */
+static void user_flush_locked(struct user *user)
 {
-    for (struct stream *s = user->streams, *next; s; s = next) {
-        next = s->next; /* a stream that fails is unlinked */
-        if (!s->behind || s->seq < user->log.first)
-            stream_flush_locked(server, s);
+    for (struct conn *c = user->streams, *next; c; c = next) {
+        next = c->next; /* a stream that fails is unlinked */
+        if (!c->is_behind || c->seq < user->log.first)
+            stream_flush_locked(c);
     }
 }
 
@@ -3797,9 +4118,9 @@ static void user_receipt_locked(const struct user *user, uint64_t seq, struct ss
 {
     struct text id = text_over(receipt->id, sizeof receipt->id - 1);
 
-    for (const struct stream *s = user->streams; s; s = s->next) {
+    for (const struct conn *c = user->streams; c; c = c->next) {
         receipt->streams++;
-        receipt->delivered += s->seq > seq;
+        receipt->delivered += c->seq > seq;
     }
     id_print(&id, user->epoch, seq);
     receipt->id[id.len] = 0;
@@ -3809,7 +4130,7 @@ static void user_receipt_locked(const struct user *user, uint64_t seq, struct ss
 /* Completes all pending sends, oldest first. A message that would push out one which no stream was
  * written yet has that one written first: so a stream never falls behind without having been
  * asked. */
-static void user_complete_locked(struct sse_server *server, struct user *user)
+static void user_complete_locked(struct user *user)
 {
     struct send *send = atomic_exchange(&user->pending, NULL), *oldest = NULL;
     struct log *log = &user->log;
@@ -3823,7 +4144,7 @@ static void user_complete_locked(struct sse_server *server, struct user *user)
     }
     for (send = oldest; send; send = send->next) {
         if (log_would_drop(log, unwritten, send->event, send->body)) {
-            user_flush_locked(server, user);
+            user_flush_locked(user);
             unwritten = log->next;
         }
         send->seq = log->next;
@@ -3834,7 +4155,7 @@ static void user_complete_locked(struct sse_server *server, struct user *user)
             user->tally.message_bytes += send->body.len;
         }
     }
-    user_flush_locked(server, user);
+    user_flush_locked(user);
     for (send = oldest; send; send = send->next) {
         if (send->code == SSE_OK)
             user_receipt_locked(user, send->seq, send->receipt);
@@ -3858,14 +4179,14 @@ static void send_begin(struct user *user, struct send *send)
 static int send_finish(struct sse_server *server, struct user *user, struct send *send)
 {
     pthread_mutex_lock(&user->lock);
-    if (!send->done && user->stream_count >= SSE_CROWD) {
-        pthread_mutex_unlock(&user->lock);
+    if (!send->done && atomic_load(&user->stream_count) >= SSE_SHARED_STREAMS) {
+        user_unlock(server, user);
         sched_yield();
         pthread_mutex_lock(&user->lock);
     }
     if (!send->done)
-        user_complete_locked(server, user);
-    pthread_mutex_unlock(&user->lock);
+        user_complete_locked(user);
+    user_unlock(server, user);
     return send->code;
 }
 
@@ -3930,7 +4251,7 @@ static size_t longest_id(struct sse_server *server)
         struct text t = text_over(id, sizeof id);
         pthread_mutex_lock(&user->lock);
         id_print(&t, user->epoch, user->log.next);
-        pthread_mutex_unlock(&user->lock);
+        user_unlock(server, user);
         user_unpin(user);
         longest = t.len > longest ? t.len : longest;
     }
@@ -3962,11 +4283,10 @@ int sse_broadcast(struct sse_server *server, const char *event, const char *data
 }
 
 /* Closes all streams of a user, after what they are due up to now. */
-static void user_close_locked(struct sse_server *server, struct user *user,
-                              enum close_reason reason)
+static void user_close_locked(struct user *user, enum close_reason reason)
 {
     while (user->streams)
-        stream_close_locked(server, user->streams, reason);
+        stream_close_locked(user->streams, reason);
 }
 
 int sse_disconnect(struct sse_server *server, const char *user, unsigned hold_s)
@@ -3979,21 +4299,22 @@ int sse_disconnect(struct sse_server *server, const char *user, unsigned hold_s)
         return SSE_ENOUSER;
     pthread_mutex_lock(&found->lock);
     found->hold_until_ms = hold_s ? now_ms() + (int64_t)hold_s * 1000 : 0;
-    user_close_locked(server, found, CLOSE_DISCONNECTED);
-    pthread_mutex_unlock(&found->lock);
+    user_close_locked(found, CLOSE_DISCONNECTED);
+    user_unlock(server, found);
     user_unpin(found);
     return SSE_OK;
 }
 
-static struct sse_user_status user_status(struct user *user)
+static struct sse_user_status user_status(struct sse_server *server, struct user *user)
 {
     pthread_mutex_lock(&user->lock);
     const struct log *log = &user->log;
-    uint64_t fresh = user->handed + 1 > log->first ? user->handed + 1 : log->first;
-    struct sse_user_status status = {.connected = user->stream_count > 0,
-                                     .streams = user->stream_count,
-                                     .queued = (unsigned)(log->next - fresh)};
-    pthread_mutex_unlock(&user->lock);
+    uint64_t fresh =
+        user->max_delivered_seq + 1 > log->first ? user->max_delivered_seq + 1 : log->first;
+    unsigned streams = atomic_load(&user->stream_count);
+    struct sse_user_status status = {
+        .connected = streams > 0, .streams = streams, .queued = (unsigned)(log->next - fresh)};
+    user_unlock(server, user);
     return status;
 }
 
@@ -4005,7 +4326,7 @@ int sse_status(struct sse_server *server, const char *user, struct sse_user_stat
     struct user *found = user_find(server, name);
     if (!found)
         return SSE_ENOUSER;
-    *status = user_status(found);
+    *status = user_status(server, found);
     user_unpin(found);
     return SSE_OK;
 }
@@ -4024,53 +4345,9 @@ int sse_pause(struct sse_server *server, unsigned ms)
 
 /* ==== Answers ===================================================================================
  *
- * Handlers return a status and write a body; here it becomes bytes in the connection's output
- * buffer, where the answers to pipelined requests gather and go out in one write. A body that
+ * Handlers return a status and write a body; here it becomes bytes in the worker's output buffer,
+ * where the answers to pipelined requests wait to go out in one write. A body that
  * outgrows its scratch turns chunked. Every answer is counted and logged here, too. */
-
-/* One request and its answer. */
-struct sse_exchange {
-    struct sse_server *server;
-    struct conn *conn;
-    struct http_request request;
-    const struct route *route;
-    char user[SSE_USER_BYTES + 1]; /* {userId} decoded */
-    size_t user_len;
-    struct slice body;
-    uint32_t body_slot; /* slot + 1 of a body that did not fit the input buffer; 0 is none */
-    bool is_head;       /* the answer has no body */
-    bool is_options;    /* the answer says what is allowed */
-    bool close;         /* the connection ends with this answer */
-    bool lost;          /* the client no longer takes the answer */
-    bool chunked;       /* the head is out, the body follows in chunks */
-    int64_t expires_ms; /* its token does, in Unix time; 0 without one */
-    const char *type;   /* Content-Type */
-    struct text fields; /* a handler's own, as they go over the wire */
-    struct text answer; /* body so far, or since the last chunk */
-};
-
-/* A send of a pipeline that is pending while more of the pipeline is read. */
-struct gathered {
-    struct user *user; /* pinned */
-    struct send send;  /* its body stands in the input buffer */
-    char event[SSE_EVENT_BYTES + 1];
-    char name[SSE_USER_BYTES + 1]; /* for the answer, when the user is no longer pinned */
-    struct sse_receipt receipt;
-};
-
-/* What a connection needs while it speaks HTTP, and gives back when it becomes a stream: a sleeping
- * stream keeps two pages of stack and nothing else. */
-struct buffers {
-    char in[SSE_IN_BYTES];
-    char out[SSE_OUT_BYTES];
-    char scratch[SSE_SCRATCH_BYTES];
-    char fields[SSE_OWN_FIELDS_BYTES];
-    struct sse_exchange exchange;
-    struct gathered gathered[SSE_GATHERED];
-    unsigned gathered_count;
-    struct date date;
-    struct buffers *next_free; /* [C] */
-};
 
 /* How the answer's body is framed where it has no Content-Length. */
 enum { FRAMED_CHUNKED = -1, FRAMED_BY_CLOSE = -2, FRAMED_STREAM = -3, FRAMED_EMPTY = -4 };
@@ -4138,31 +4415,32 @@ static void problem_write(struct text *t, int status, const char *detail)
     text_string(t, "}\n");
 }
 
-/* To settle is to write the streams of gathered messages and to put their answers into the output
- * buffer; to flush is to write that buffer out, however long the client takes up to SSE_ANSWER_MS;
- * to drain is to do both. False if the client no longer takes it. */
-static bool conn_flush(struct conn *c)
+/* Writes out the output buffer, however long the client takes up to SSE_ANSWER_MS. False if it no
+ * longer takes it. */
+static bool conn_write_out(struct conn *c)
 {
-    bool written =
-        transport_write_all(&c->transport, c->out.at, c->out.len, now_ms() + SSE_ANSWER_MS);
-    c->out.len = 0;
+    struct text *out = &c->worker->out;
+    bool written = transport_write_all(&c->transport, out->at, out->len, now_ms() + SSE_ANSWER_MS);
+    out->len = 0;
     if (!written)
         transport_abort(&c->transport); /* part of an answer must not look like one */
     return written;
 }
 
-static bool conn_settle(struct conn *c);
+static bool conn_complete_batch(struct conn *c);
 
-static bool conn_drain(struct conn *c)
+/* Completes the batch of pending sends, and writes out all answers. */
+static bool conn_flush(struct conn *c)
 {
-    return conn_settle(c) && (c->out.len == 0 || conn_flush(c));
+    return conn_complete_batch(c) && (c->worker->out.len == 0 || conn_write_out(c));
 }
 
 /* Makes room for `need` bytes in the output buffer, behind the answers that come before. */
 static void exchange_make_room(struct sse_exchange *x, size_t need)
 {
     struct conn *c = x->conn;
-    if (!conn_settle(c) || (c->out.cap - c->out.len < need && !conn_flush(c)))
+    const struct text *out = &c->worker->out;
+    if (!conn_complete_batch(c) || (out->cap - out->len < need && !conn_write_out(c)))
         x->lost = x->close = true;
 }
 
@@ -4204,7 +4482,7 @@ static void answer_cors(struct sse_exchange *x, struct text *t)
 /* Appends the status line and fields. `length` is the body's, or one of FRAMED_…. */
 static void answer_head(struct sse_exchange *x, int status, int64_t length)
 {
-    struct text *t = &x->conn->out;
+    struct text *t = &x->conn->worker->out;
     bool persists_in_1_0 = x->request.minor == 0 && !x->close;
 
     text_string(t, "HTTP/1.1 ");
@@ -4212,7 +4490,7 @@ static void answer_head(struct sse_exchange *x, int status, int64_t length)
     text_string(t, " ");
     text_string(t, status_title(status));
     text_string(t, "\r\nDate: ");
-    text_put(t, date_now(&x->conn->buffers->date), HTTP_DATE_BYTES);
+    text_put(t, date_now(&x->conn->worker->date), HTTP_DATE_BYTES);
     if (length != FRAMED_EMPTY) {
         text_string(t, "\r\nContent-Type: ");
         text_string(t, x->type);
@@ -4246,7 +4524,7 @@ static void answer_head(struct sse_exchange *x, int status, int64_t length)
  * body ends with the connection. */
 static void answer_chunk(struct sse_exchange *x)
 {
-    struct text *out = &x->conn->out;
+    struct text *out = &x->conn->worker->out;
     bool frames = x->request.minor > 0;
 
     exchange_make_room(x, SSE_OUT_BYTES);
@@ -4417,7 +4695,7 @@ static int exchange_fail(struct sse_exchange *x, int code)
 /* Hands the answer over to the output buffer, whole or as its last chunk. */
 static void answer_finish(struct sse_exchange *x, int status)
 {
-    struct text *out = &x->conn->out;
+    struct text *out = &x->conn->worker->out;
 
     if (x->chunked) {
         answer_chunk(x);
@@ -4456,42 +4734,42 @@ static void receipt_write(struct text *t, struct slice user, const struct sse_re
     text_string(t, "}\n");
 }
 
-/* Answers one send of a pipeline, which is completed. */
-static bool gathered_answer(struct conn *c, const struct gathered *g)
+/* Answers one send of a batch, which is completed. */
+static bool batched_answer(struct conn *c, const struct batched *b)
 {
     char scratch[SSE_SCRATCH_BYTES / 2];
+    struct text *out = &c->worker->out;
     struct sse_exchange x = {.server = c->server,
                              .conn = c,
                              .request.minor = 1,
                              .type = "application/json",
                              .answer = text_over(scratch, sizeof scratch)};
 
-    receipt_write(&x.answer, slice_of(g->name), &g->receipt);
-    if (c->out.cap - c->out.len < SSE_FIELDS_BYTES + x.answer.len && !conn_flush(c))
+    receipt_write(&x.answer, slice_of(b->name), &b->receipt);
+    if (out->cap - out->len < SSE_FIELDS_BYTES + x.answer.len && !conn_write_out(c))
         return false;
     answer_head(&x, 202, (int64_t)x.answer.len);
-    text_put(&c->out, x.answer.at, x.answer.len);
+    text_put(out, x.answer.at, x.answer.len);
     return true;
 }
 
 /* Completes the pending sends of a pipeline, before their bodies in the input buffer are written
- * over. Then nobody is pinned any more, and the answers follow in order, which may take as long as
- * the client does. False if it no longer takes them. */
-static bool conn_settle(struct conn *c)
+ * over. Then none of their users is pinned any more, and the answers follow in order, which may
+ * take as long as the client does. False if it no longer takes them. */
+static bool conn_complete_batch(struct conn *c)
 {
-    struct buffers *b = c->buffers;
-    unsigned count = b->gathered_count;
+    struct worker *w = c->worker;
+    unsigned count = w->batch_count;
     bool taken = true;
 
-    b->gathered_count = 0;
-    for (unsigned i = 0; i < count; i++) {
-        struct gathered *g = &b->gathered[i];
-        send_finish(c->server, g->user, &g->send);
-        memcpy(g->name, g->user->name, sizeof g->name);
-        user_unpin(g->user);
+    w->batch_count = 0;
+    for (struct batched *b = w->batch; b < w->batch + count; b++) {
+        send_finish(c->server, b->user, &b->send);
+        memcpy(b->name, b->user->name, sizeof b->name);
+        user_unpin(b->user);
     }
     for (unsigned i = 0; i < count && taken; i++)
-        taken = gathered_answer(c, &b->gathered[i]);
+        taken = batched_answer(c, &w->batch[i]);
     return taken;
 }
 
@@ -4512,7 +4790,8 @@ static void access_log(const struct sse_exchange *x, int status)
     if (!path.at)
         method = path = slice_of("-"); /* not a request that could be read */
     text_iso_date(&t);
-    text_print(&t, " %s %.*s ", x->conn->peer, (int)(method.len < 16 ? method.len : 16), method.at);
+    text_print(&t, " %s %.*s ", x->conn->worker->peer, (int)(method.len < 16 ? method.len : 16),
+               method.at);
     size_t logged = 0, end = t.len + SSE_LOG_PATH_BYTES;
     for (; logged < path.len && t.len < end; logged++) {
         struct slice rest = {path.at + logged, path.len - logged};
@@ -4543,7 +4822,7 @@ static void exchange_note(struct sse_exchange *x, int status)
  * From a connection's bytes to an answer: read the head, find the route, check who asks, receive
  * the body, call the handler. Checks come before the body, so that nobody uploads in vain. Each
  * step returns 0 to go on, a status, or CLOSE; a handler returns a status from 200 on, or 0 if its
- * answer is written, or will be by conn_settle(). */
+ * answer is written, or will be by conn_complete_batch(). */
 
 /* Equal, or equal up to {userId}, which stands for one segment. */
 static bool route_matches(const struct route *route, struct slice path)
@@ -4569,28 +4848,63 @@ static const struct route *route_find(const struct sse_server *server, struct sl
     return with_user;
 }
 
-/* Reads more input behind `base`, where the head of the request under way ends. 0 if there is some,
- * 408, or CLOSE if the client has closed. */
+enum { IDLE = -2 }; /* what reading a head returns besides: no request has begun */
+
+/* A time in milliseconds modulo 2^32, since some machines have no atomics of 64 bits; never 0. */
+static unsigned time_stamp(void)
+{
+    return (unsigned)now_ms() | 1;
+}
+
+/* Sets up TLS where it is spoken and not set up yet; a client that speaks plain HTTP instead is
+ * served a 400. False if that failed. */
+static bool conn_secure(struct conn *c)
+{
+    struct sse_server *server = c->server;
+
+    if (!server->config.cert_file || c->transport.tls)
+        return true;
+    c->is_misdirected = transport_hears_plain(&c->transport);
+    if (c->is_misdirected)
+        return true;
+    pthread_mutex_lock(&server->conns_lock);
+    struct ssl_ctx_st *context = tls_share(server->tls);
+    pthread_mutex_unlock(&server->conns_lock);
+    atomic_store(&c->worker->stalled_since, time_stamp());
+    bool secured = context && transport_secure(&c->transport, context, now_ms() + SSE_HANDSHAKE_MS);
+    atomic_store(&c->worker->stalled_since, 0);
+    tls_free(context);
+    if (!secured && c->transport.tls && c->transport.allowance < SSE_HANDSHAKE_BYTES)
+        counter_add(&server->refusals[REFUSED_HANDSHAKE]); /* it had said something */
+    return secured;
+}
+
+/* Reads more input behind `base`, where the head of the request under way ends. Meanwhile the
+ * worker counts as stalled: the loop may shut the socket for reading, if its thread is needed. 0 if
+ * there is some, 408, or CLOSE if the client has closed. */
 static int exchange_read_more(struct sse_exchange *x, size_t base, int64_t deadline_ms)
 {
     struct conn *c = x->conn;
+    struct worker *w = c->worker;
 
-    if (!conn_drain(c))
+    if (!conn_flush(c))
         return CLOSE;
-    if (c->in_start > base) {
-        memmove(c->buffers->in + base, c->buffers->in + c->in_start, c->in_end - c->in_start);
-        c->in_end -= c->in_start - base;
-        c->in_start = base;
+    if (w->in_start > base) {
+        memmove(w->in + base, w->in + w->in_start, w->in_end - w->in_start);
+        w->in_end -= w->in_start - base;
+        w->in_start = base;
     }
-    if (now_ms() >= deadline_ms || !transport_wait(&c->transport, POLLIN, deadline_ms))
+    atomic_store(&w->stalled_since, time_stamp());
+    bool came = now_ms() < deadline_ms && transport_wait(&c->transport, POLLIN, deadline_ms);
+    atomic_store(&w->stalled_since, 0);
+    if (!came)
         return exchange_reject(x, REFUSED_LATE, 408,
                                "the request did not arrive in time: %d s for its head, %d s for "
                                "its body",
                                SSE_HEAD_MS / 1000, SSE_BODY_MS / 1000);
-    ssize_t n =
-        transport_read(&c->transport, c->buffers->in + c->in_end, SSE_IN_BYTES - c->in_end, 0);
+    ssize_t n = transport_read(&c->transport, w->in + w->in_end, SSE_IN_BYTES - w->in_end, false);
     if (n > 0)
-        c->in_end += (size_t)n;
+        w->in_end += (size_t)n;
     return n == 0 ? CLOSE : 0;
 }
 
@@ -4605,6 +4919,68 @@ static int exchange_malformed(struct sse_exchange *x, int status)
 {
     return exchange_reject(x, status == 400 || status > 499 ? REFUSED_MALFORMED : REFUSED_SIZE,
                            status, "%s", x->request.why);
+}
+
+/* Waits a moment for the first bytes of a request: one read, which on a busy connection is all that
+ * waiting costs. Where connections wait for a worker it does not wait. 0 if there are some, IDLE if
+ * none came, CLOSE if the client has closed. */
+static int conn_await(struct conn *c)
+{
+    struct worker *w = c->worker;
+    bool waits = atomic_load(&c->server->ready) == 0 && !atomic_load(&c->server->stopping);
+
+    if (!conn_flush(c))
+        return CLOSE;
+    w->in_start = w->in_end = 0;
+    ssize_t n = transport_read(&c->transport, w->in, SSE_IN_BYTES, waits);
+    w->in_end = n > 0 ? (size_t)n : 0;
+    return n > 0 ? 0 : n == 0 ? CLOSE : IDLE;
+}
+
+/* Reads until a head is complete, or cannot become a valid one. 0, a status, CLOSE or IDLE. */
+static int conn_read_head(struct conn *c, struct sse_exchange *x)
+{
+    struct worker *w = c->worker;
+    struct http_request *request = &x->request;
+    int64_t deadline = 0;
+    for (;;) {
+        const char *in = w->in + w->in_start;
+        size_t have = w->in_end - w->in_start, used;
+        int status = http_parse_head(in, have, request, &used);
+        if (c->was_blank && have >= 2 && memcmp(in, "\r\n", 2) == 0)
+            status = http_reject(request, 400, "more than one empty line before the request");
+        if (c->is_misdirected && (status || used > 0))
+            status = http_reject(request, 400, "this port speaks HTTPS: begin with https://");
+        if (status)
+            return exchange_malformed(x, status);
+        bool has_body = used > 0 && (request->chunked || request->content_length > have - used);
+        if (used > 0 && !(has_body && w->in_start > 0)) {
+            w->in_start += used;
+            return 0;
+        }
+        if (used > 0) { /* its body is to come: give it the room, and read the head again there */
+            if (!conn_complete_batch(c))
+                return CLOSE;
+            memmove(w->in, in, have);
+            w->in_start = 0;
+            w->in_end = have;
+            continue;
+        }
+        if (have == 0 || (have == 2 && memcmp(in, "\r\n", 2) == 0)) {
+            c->was_blank |= have == 2;
+            status = conn_await(c);
+            if (status)
+                return status;
+            continue;
+        }
+        if (deadline == 0)
+            deadline = now_ms() + SSE_HEAD_MS;
+        status = exchange_read_more(x, 0, deadline);
+        if (status) { /* the bytes may have moved: read again as much as there is */
+            http_parse_head(w->in + w->in_start, w->in_end - w->in_start, request, &used);
+            return status;
+        }
+    }
 }
 
 static uint32_t body_take(struct sse_server *server)
@@ -4642,9 +5018,9 @@ static void exchange_drop_body(struct sse_exchange *x)
 static int body_next(struct sse_exchange *x, size_t base, struct http_chunks *chunks, size_t want,
                      int64_t deadline_ms, struct slice *data)
 {
-    struct conn *c = x->conn;
-    const char *in = c->buffers->in + c->in_start;
-    size_t have = c->in_end - c->in_start, used = have < want ? have : want;
+    struct worker *w = x->conn->worker;
+    const char *in = w->in + w->in_start;
+    size_t have = w->in_end - w->in_start, used = have < want ? have : want;
 
     *data = (struct slice){in, used};
     if (x->request.chunked) {
@@ -4652,7 +5028,7 @@ static int body_next(struct sse_exchange *x, size_t base, struct http_chunks *ch
         if (status)
             return exchange_malformed(x, status);
     }
-    c->in_start += used;
+    w->in_start += used;
     return used > 0 ? 0 : exchange_read_more(x, base, deadline_ms);
 }
 
@@ -4662,14 +5038,14 @@ static int body_next(struct sse_exchange *x, size_t base, struct http_chunks *ch
  * a chunk's size is compared at its size line, since what is too large need not be waited for. */
 static int body_receive(struct sse_exchange *x, int64_t deadline_ms)
 {
-    struct conn *c = x->conn;
+    struct worker *w = x->conn->worker;
     bool keep = slice_is(x->request.method, "POST");
     uint32_t max = x->server->config.max_message;
-    size_t base = c->in_start, got = 0, length = (size_t)x->request.content_length;
+    size_t base = w->in_start, got = 0, length = (size_t)x->request.content_length;
     size_t room = SSE_IN_BYTES - base - (x->request.chunked ? SSE_TRAILER_BYTES + 2 : 0);
     bool in_place = keep && (x->request.chunked || length <= room);
     struct http_chunks chunks = {.state = CHUNK_SIZE};
-    char *to = c->buffers->in + base;
+    char *to = w->in + base;
     struct slice data;
 
     while (x->request.chunked ? chunks.state != CHUNK_DONE : got < length) {
@@ -4699,16 +5075,16 @@ static int body_receive(struct sse_exchange *x, int64_t deadline_ms)
 /* Skips a body that is all in the input buffer. False if it is not. */
 static bool body_skip(struct sse_exchange *x)
 {
-    struct conn *c = x->conn;
+    struct worker *w = x->conn->worker;
     struct http_chunks chunks = {.state = x->request.chunked ? CHUNK_SIZE : CHUNK_DONE};
     struct http_request ignored;
     struct slice data;
 
-    if (x->request.content_length > c->in_end - c->in_start)
+    if (x->request.content_length > w->in_end - w->in_start)
         return false;
-    c->in_start += (size_t)x->request.content_length;
-    for (size_t used; chunks.state != CHUNK_DONE; c->in_start += used)
-        if (http_decode_chunk(&chunks, c->buffers->in + c->in_start, c->in_end - c->in_start, &data,
+    w->in_start += (size_t)x->request.content_length;
+    for (size_t used; chunks.state != CHUNK_DONE; w->in_start += used)
+        if (http_decode_chunk(&chunks, w->in + w->in_start, w->in_end - w->in_start, &data,
                               &ignored, &used) != 0 ||
             used == 0)
             return false;
@@ -4725,12 +5101,13 @@ static int exchange_receive(struct sse_exchange *x)
         return 0;
     if (r->content_length > x->server->config.max_message) /* as 64 bits: size_t may be narrower */
         return exchange_too_large(x);
-    if (r->expects_continue && r->minor > 0 && x->conn->in_start == x->conn->in_end) {
+    if (r->expects_continue && r->minor > 0 &&
+        x->conn->worker->in_start == x->conn->worker->in_end) {
         exchange_make_room(x, SSE_FIELDS_BYTES);
         if (x->lost)
             return CLOSE;
-        text_string(&x->conn->out, "HTTP/1.1 100 Continue\r\n\r\n");
-        if (!conn_flush(x->conn))
+        text_string(&x->conn->worker->out, "HTTP/1.1 100 Continue\r\n\r\n");
+        if (!conn_write_out(x->conn))
             return CLOSE;
     }
     int status = body_receive(x, deadline);
@@ -4771,7 +5148,7 @@ static int exchange_user(struct sse_exchange *x)
 static int exchange_authorize(struct sse_exchange *x)
 {
     const struct sse_config *config = &x->server->config;
-    char *at = x->conn->buffers->scratch; /* free until there is an answer */
+    char *at = x->conn->worker->scratch; /* free until there is an answer */
     struct token token;
     const char *why = NULL;
     int len = token_find(&x->request, !origin_is_anyone(x->server, &x->request), at, &why);
@@ -4822,7 +5199,7 @@ static int exchange_check(struct sse_exchange *x)
 }
 
 /* Checks, receives the body and calls the handler. Returns the status; 0 if the answer is written,
- * or will be by conn_settle(); or CLOSE. */
+ * or will be by conn_complete_batch(); or CLOSE. */
 static int exchange_answer(struct sse_exchange *x)
 {
     int status = exchange_check(x);
@@ -4843,16 +5220,32 @@ static int exchange_answer(struct sse_exchange *x)
     const struct route *route = x->route;
     if (!route->takes_body)
         exchange_drop_body(x);
-    if (!route->gathers && !conn_settle(x->conn)) /* messages before it come before it */
-        return CLOSE;
-    if (route->takes_time && !conn_drain(x->conn)) /* earlier answers do not wait for it */
+    if (!route->batches && !conn_complete_batch(x->conn)) /* messages before it come before it */
         return CLOSE;
     status = route->handler(x, route->arg);
-    if (status == 0 && (route->is_stream || route->gathers))
+    if (status == 0 && (route->is_stream || route->batches))
         return 0;
     if (status < 200 || status > 599)
         return sse_fail(x, 500, "the handler returned %d, which is no HTTP status", status);
     return x->chunked ? 200 : status;
+}
+
+/* Is it one more than --max-connections? Then it is there for a request that opens no stream. */
+static bool conn_is_reserved(const struct conn *c)
+{
+    return atomic_load(&c->server->conns_open) > c->server->config.max_connections;
+}
+
+/* A new exchange on a connection that is served. */
+static struct sse_exchange *exchange_begin(struct conn *c)
+{
+    struct worker *w = c->worker;
+    w->exchange = (struct sse_exchange){.server = c->server,
+                                        .conn = c,
+                                        .type = "application/json",
+                                        .answer = text_over(w->scratch, SSE_SCRATCH_BYTES),
+                                        .fields = text_over(w->fields, SSE_OWN_FIELDS_BYTES)};
+    return &w->exchange;
 }
 
 /* One exchange, whose head was read with this outcome: a status, or 0. False if the connection is
@@ -4861,10 +5254,14 @@ static bool exchange_run(struct sse_exchange *x, int status)
 {
     struct conn *c = x->conn;
 
+    c->was_blank = false;
+    c->idle_ms = 0;
     x->is_head = slice_is(x->request.method, "HEAD");
-    x->close = status != 0 || !http_persists(&x->request);
+    x->close = status != 0 || !http_persists(&x->request) || conn_is_reserved(c);
     status = status ? status : exchange_answer(x);
     exchange_drop_body(x);
+    if (x->is_task)
+        atomic_fetch_sub(&c->server->tasks, 1);
     if (status == CLOSE)
         return false;
     if (status == 0)
@@ -4872,12 +5269,27 @@ static bool exchange_run(struct sse_exchange *x, int status)
     x->close |= status == 400 || atomic_load(&x->server->stopping);
     answer_finish(x, status);
     if (x->lost)
-        c->out.len = 0; /* what was abandoned is not taken up again */
+        c->worker->out.len = 0; /* what was abandoned is not taken up again */
     if (x->lost && x->chunked && x->request.minor == 0)
         transport_abort(
             &c->transport); /* where the end is the framing, it must not look like one */
     exchange_note(x, status);
     return !x->close;
+}
+
+int sse_takes_time(struct sse_exchange *x)
+{
+    unsigned max = x->server->config.max_threads, kept = max / 8 > 0 ? max / 8 : 1;
+
+    if (!x->is_task && atomic_fetch_add(&x->server->tasks, 1) >= max - kept) {
+        atomic_fetch_sub(&x->server->tasks, 1);
+        return exchange_reject(x, REFUSED_THREADS, 503,
+                               "as many long requests are under way as may be (%u)", max - kept);
+    }
+    x->is_task = true;
+    if (!conn_flush(x->conn)) /* earlier answers of a pipeline do not wait for it */
+        x->lost = x->close = true;
+    return x->lost ? 503 : 0;
 }
 
 struct sse_server *sse_server_of(const struct sse_exchange *x)
@@ -4951,7 +5363,7 @@ static int connect_probe(struct sse_exchange *x)
     if (user) {
         pthread_mutex_lock(&user->lock);
         code = user_admits_locked(x->server, user);
-        pthread_mutex_unlock(&user->lock);
+        user_unlock(x->server, user);
         user_unpin(user);
     }
     if (code != SSE_OK)
@@ -4963,35 +5375,27 @@ static int connect_probe(struct sse_exchange *x)
     return 0;
 }
 
-static void conn_watch(struct conn *c);
-
 /* Opens the stream of a pinned user, which takes the connection over: 0 then, or the status. The
  * output buffer is empty. */
 static int connect_open(struct sse_exchange *x, struct user *user)
 {
-    struct sse_server *server = x->server;
     struct conn *c = x->conn;
+    struct text *out = &c->worker->out;
     char buffer[SSE_ID_BYTES + 16];
     struct slice last = exchange_last_event_id(x, buffer, sizeof buffer);
 
     x->close = true;
     x->type = "text/event-stream";
     answer_head(x, 200, FRAMED_STREAM);
-    atomic_store(&c->bell.heard, false);
-    atomic_store(&c->bell.closes, false);
-    c->stream =
-        (struct stream){.transport = &c->transport, .bell = &c->bell, .expires_ms = x->expires_ms};
-    int code = stream_open(server, user, last, &c->out, &c->stream);
+    c->expires_ms = x->expires_ms;
+    int code = stream_open(c, user, last, out);
+    out->len = 0; /* the stream writes it */
     if (code != SSE_OK) {
-        c->out.len = 0;
         x->close = !http_persists(&x->request);
         return exchange_fail(x, code);
     }
-    c->is_stream = true;
-    c->out.len = 0; /* the stream writes it */
     exchange_note(x, 200);
-    transport_become_stream(c->transport.fd, (unsigned)heartbeat_ms(server) / 2);
-    conn_watch(c);
+    transport_become_stream(c->transport.fd, (unsigned)heartbeat_ms(x->server) / 2);
     return 0;
 }
 
@@ -5008,6 +5412,10 @@ static int handle_connect(struct sse_exchange *x, void *arg)
         return connect_probe(x);
     if (exchange_is_late(x))
         return exchange_reject(x, REFUSED_TOKEN, 401, "%s", TOKEN_EXPIRED);
+    if (conn_is_reserved(x->conn))
+        return exchange_reject(x, REFUSED_CONNECTIONS, 503,
+                               "the server has as many connections as it may (%u)",
+                               x->server->config.max_connections);
     struct user *user = user_find_or_add(x->server, exchange_name(x));
     if (!user)
         return exchange_fail(x, SSE_EFULL);
@@ -5060,28 +5468,28 @@ static bool exchange_event(struct sse_exchange *x, char event[SSE_EVENT_BYTES + 
 /* Does more follow in this pipeline, so that completing the send can wait for it? Only for answers
  * that are all alike: a browser's, which may need CORS fields, are not, nor is the last of a
  * connection, nor a refusal of what does not fit. And the body must stay where it is. */
-static bool exchange_may_gather(const struct sse_exchange *x, struct slice event)
+static bool exchange_may_batch(const struct sse_exchange *x, struct slice event)
 {
     const struct conn *c = x->conn;
-    return c->in_end > c->in_start && c->buffers->gathered_count < SSE_GATHERED &&
+    return c->worker->in_end > c->worker->in_start && c->worker->batch_count < SSE_BATCH &&
            x->request.minor > 0 && !x->close && !x->request.origin.at && !x->body_slot &&
            message_fits(x->server, SSE_ID_BYTES, event, x->body);
 }
 
 /* Makes the message one of the pinned user's pending sends, and leaves completing it to the end of
  * the pipeline. */
-static int send_gathered(struct sse_exchange *x, struct user *user, const char *event)
+static int send_batched(struct sse_exchange *x, struct user *user, const char *event)
 {
-    struct buffers *b = x->conn->buffers;
-    struct gathered *g = &b->gathered[b->gathered_count++];
+    struct worker *w = x->conn->worker;
+    struct batched *b = &w->batch[w->batch_count++];
     size_t len;
     const char *body = sse_body(x, &len);
 
-    *g = (struct gathered){.user = user};
-    memcpy(g->event, event, strlen(event));
-    g->send =
-        (struct send){.event = slice_of(g->event), .body = {body, len}, .receipt = &g->receipt};
-    send_begin(user, &g->send);
+    *b = (struct batched){.user = user};
+    memcpy(b->event, event, strlen(event));
+    b->send =
+        (struct send){.event = slice_of(b->event), .body = {body, len}, .receipt = &b->receipt};
+    send_begin(user, &b->send);
     exchange_note(x, 202);
     return 0;
 }
@@ -5094,15 +5502,14 @@ static int handle_send(struct sse_exchange *x, void *arg)
 
     if (!exchange_event(x, event))
         return 400;
-    bool gathers = exchange_may_gather(x, slice_of(event));
-    struct user *user = gathers || x->conn->buffers->gathered_count > 0
-                            ? user_find(x->server, exchange_name(x))
-                            : NULL;
-    if (user && gathers)
-        return send_gathered(x, user, event);
+    bool batches = exchange_may_batch(x, slice_of(event));
+    struct user *user =
+        batches || x->conn->worker->batch_count > 0 ? user_find(x->server, exchange_name(x)) : NULL;
+    if (user && batches)
+        return send_batched(x, user, event);
     if (user)
         user_unpin(user);
-    else if (!conn_settle(x->conn)) /* whom it keeps pinned could not make room */
+    else if (!conn_complete_batch(x->conn)) /* whom it keeps pinned could not make room */
         x->lost = x->close = true;
     int code = sse_send(x->server, x->user, event, x->body.at, x->body.len, &receipt);
     if (code != SSE_OK)
@@ -5156,7 +5563,7 @@ static int handle_users(struct sse_exchange *x, void *arg)
 
     sse_print(x, "{\"users\":[");
     for (const char *comma = ""; !x->lost && (user = user_each(x->server, &at)); comma = ",") {
-        struct sse_user_status status = user_status(user);
+        struct sse_user_status status = user_status(x->server, user);
         struct slice name = {memcpy(bytes, user->name, user->name_len), user->name_len};
         user_unpin(user); /* before writing, which may take as long as the client does */
         sse_print(x, "%s", comma);
@@ -5164,14 +5571,6 @@ static int handle_users(struct sse_exchange *x, void *arg)
     }
     sse_print(x, "]}\n");
     return 200;
-}
-
-static unsigned server_connections(struct sse_server *server)
-{
-    pthread_mutex_lock(&server->conns_lock);
-    unsigned open = server->conns_open;
-    pthread_mutex_unlock(&server->conns_lock);
-    return open;
 }
 
 static int handle_health(struct sse_exchange *x, void *arg)
@@ -5186,7 +5585,7 @@ static int handle_health(struct sse_exchange *x, void *arg)
               "{\"status\":\"ok\",\"version\":\"" SSE_VERSION "\",\"uptime_seconds\":%" PRId64
               ",\"users\":%u,\"streams\":%u,\"connections\":%u}\n",
               (now_ms() - server->started_ms) / 1000, users, atomic_load(&server->stream_count),
-              server_connections(server));
+              atomic_load(&server->conns_open));
     return 200;
 }
 
@@ -5237,6 +5636,8 @@ static int handle_task(struct sse_exchange *x, void *arg)
 
     if (sse_is_head(x))
         return demo_done(x);
+    if ((status = sse_takes_time(x)) != 0)
+        return status;
     for (int step = 1; step <= 10 && status == 0; step++) {
         snprintf(line, sizeof line, "User '%s', attempt %d / 10", sse_user(x), step);
         status = demo_wait(x);
@@ -5253,6 +5654,8 @@ static int handle_task_with_obj(struct sse_exchange *x, void *arg)
 
     if (sse_is_head(x))
         return demo_done(x);
+    if ((status = sse_takes_time(x)) != 0)
+        return status;
     for (int left = 5; left >= 1 && status == 0; left--) {
         snprintf(line, sizeof line, "Object sent to user '%s' in %d...", sse_user(x), left);
         status = demo_tell(x, line);
@@ -5329,7 +5732,7 @@ static void tally_sum(struct sse_server *server, struct tally *sum, unsigned *us
         for (size_t i = 0; i < NUMBERS; i++)
             to[i] += from[i];
         *connected += user->stream_count > 0;
-        pthread_mutex_unlock(&user->lock);
+        user_unlock(server, user);
         user_unpin(user);
     }
 }
@@ -5426,9 +5829,9 @@ static void metrics_of_process(struct sse_exchange *x)
                  evictions);
     metric_write(x, "sse_users_limit", "gauge", "Users that the table has room for.",
                  server->config.max_users);
-    metric_write(x, "sse_connections", "gauge", "Open connections, each with a thread.",
-                 server_connections(server));
-    metric_write(x, "sse_connections_limit", "gauge", "Connections that are served at once.",
+    metric_write(x, "sse_connections", "gauge", "Open connections.",
+                 atomic_load(&server->conns_open));
+    metric_write(x, "sse_connections_limit", "gauge", "Connections that may be open at once.",
                  server->config.max_connections);
     metric_write(x, "sse_memory_limit_bytes", "gauge", "Memory that the server can need at most.",
                  sse_memory(server, NULL, 0));
@@ -6031,15 +6434,13 @@ static int handle_page(struct sse_exchange *x, void *arg)
  *
  *     {"GET", "/hello/{userId}", SSE_SUBJECT, "greets the user", handle_hello, .gives = NULL}, */
 
-#define TASK .is_demo = true, .takes_time = true
-
 static const struct route ROUTES[] = {
     {"GET", "/sse/connect/{userId}", SSE_SUBJECT, "opens the user's event stream", handle_connect,
      .query = "lastEventId", .gives = "Stream", .is_stream = true},
     {"GET|POST", "/sse/disconnect/{userId}", SSE_SUBJECT, "closes all of the user's streams",
      handle_disconnect, .query = "hold", .gives = "Closed"},
     {"POST", "/sse/send/{userId}", SSE_PUBLISHER, "sends the body as one message", handle_send,
-     .query = "event", .gives = "Receipt", .takes_body = true, .gathers = true},
+     .query = "event", .gives = "Receipt", .takes_body = true, .batches = true},
     {"POST", "/sse/broadcast", SSE_PUBLISHER, "sends the body to every known user",
      handle_broadcast, .query = "event", .gives = "Totals", .takes_body = true},
     {"GET", "/sse/status/{userId}", SSE_SUBJECT, "tells whether the user is Connected",
@@ -6047,9 +6448,10 @@ static const struct route ROUTES[] = {
     {"GET", "/sse/users", SSE_ADMIN, "tells the state of every known user", handle_users,
      .gives = "Users"},
     {"GET|POST", "/sse/task/{userId}", SSE_PUBLISHER,
-     "ten steps of one second, a message after each", handle_task, .gives = "Done", TASK},
+     "ten steps of one second, a message after each", handle_task, .gives = "Done",
+     .is_demo = true},
     {"GET|POST", "/sse/task-with-obj/{userId}", SSE_PUBLISHER, "counts down, then sends an object",
-     handle_task_with_obj, .gives = "Done", TASK},
+     handle_task_with_obj, .gives = "Done", .is_demo = true},
     {"GET", "/health", SSE_ANYONE, "tells that the server is up", handle_health, .gives = "Health",
      .is_open = true},
     {"GET", "/", SSE_ANYONE, "shows a page to watch streams and try the routes", handle_page,
@@ -6059,8 +6461,6 @@ static const struct route ROUTES[] = {
     {"GET", "/metrics", SSE_ADMIN, "tells what was counted, for Prometheus", handle_metrics,
      .gives = "Metrics"},
 };
-
-#undef TASK
 
 _Static_assert(sizeof ROUTES / sizeof *ROUTES + SSE_OWN_ROUTES <= SSE_ROUTES, "raise SSE_ROUTES");
 
@@ -6109,491 +6509,8 @@ int sse_route(struct sse_server *server, const char *methods, const char *path,
                                                            .summary = summary,
                                                            .handler = handler,
                                                            .arg = arg,
-                                                           .takes_body = true,
-                                                           .takes_time = true};
+                                                           .takes_body = true};
     return SSE_OK;
-}
-
-/* ==== Connections ===============================================================================
- *
- * A connection's thread serves request after request until one of both sides has had enough, and
- * then waits for another connection. When all slots are taken, the connection that has been idle
- * longest makes room: the accept loop takes its thread over for the new one. Invariant: a thread
- * serves a connection, or is on a list of those that wait, or is on its way between, and is counted
- * until it touches the server no more. */
-
-static void conn_take_buffers(struct conn *c)
-{
-    struct sse_server *server = c->server;
-    pthread_mutex_lock(&server->conns_lock);
-    struct buffers **from = server->buffers_warm ? &server->buffers_warm : &server->buffers_cold;
-    server->buffers_warm_count -= server->buffers_warm != NULL;
-    c->buffers = *from;
-    if (c->buffers)
-        *from = c->buffers->next_free;
-    else
-        c->buffers = &server->buffers[server->buffers_made++];
-    pthread_mutex_unlock(&server->conns_lock);
-    c->buffers->gathered_count = 0;
-    c->in_start = c->in_end = 0;
-    c->out = text_over(c->buffers->out, SSE_OUT_BYTES);
-}
-
-static void conn_give_buffers(struct conn *c)
-{
-    struct sse_server *server = c->server;
-    if (!c->buffers)
-        return;
-    pthread_mutex_lock(&server->conns_lock);
-    bool warm = server->buffers_warm_count < SSE_WARM_BUFFERS;
-    struct buffers **to = warm ? &server->buffers_warm : &server->buffers_cold;
-    server->buffers_warm_count += warm;
-    if (!warm)
-        memory_release(c->buffers, sizeof *c->buffers);
-    c->buffers->next_free = *to;
-    *to = c->buffers;
-    pthread_mutex_unlock(&server->conns_lock);
-    c->buffers = NULL;
-    c->out = text_over(NULL, 0);
-}
-
-/* The connection is a stream from here on: the accept loop watches its socket, and sees to its
- * keep-alives. */
-static void conn_watch(struct conn *c)
-{
-    struct sse_server *server = c->server;
-    ptrdiff_t slot = c - server->conns;
-
-    pthread_mutex_lock(&c->stream.user->lock);
-    int64_t beat_ms = c->stream.beat_ms;
-    pthread_mutex_unlock(&c->stream.user->lock);
-    pthread_mutex_lock(&server->conns_lock);
-    server->beats[slot] = beat_ms;
-    server->watched[slot] = (struct pollfd){.fd = c->transport.fd, .events = POLLIN | POLLRDHUP};
-    pthread_mutex_unlock(&server->conns_lock);
-}
-
-static void conn_unwatch(struct conn *c)
-{
-    pthread_mutex_lock(&c->server->conns_lock);
-    c->server->watched[c - c->server->conns].fd = -1;
-    pthread_mutex_unlock(&c->server->conns_lock);
-}
-
-/* A time in milliseconds, modulo 2^32 since some machines have no atomics of 64 bits. It is odd,
- * and so neither 0 nor CONN_TAKEN. */
-static unsigned idle_stamp(int64_t ms)
-{
-    return (unsigned)ms | 1;
-}
-
-/* From here on the connection counts as idle, and its thread may be taken. Returns since when. */
-static unsigned conn_lend(struct conn *c)
-{
-    unsigned since = idle_stamp(now_ms() + (c->is_fresh ? SSE_FRESH_MS : 0));
-    c->is_fresh = false;
-    atomic_store(&c->idle_since, since);
-    return since;
-}
-
-/* False if the thread was taken meanwhile. While the server stops it is true all the same: what has
- * come is still served. */
-static bool conn_reclaim(struct conn *c, unsigned since)
-{
-    return atomic_compare_exchange_strong(&c->idle_since, &since, 0) ||
-           atomic_load(&c->server->stopping);
-}
-
-/* Waits for the first bytes of a request. False if none came, or the thread is wanted elsewhere.
- * One read and nothing else: on a busy connection this is all that waiting costs. */
-static bool conn_wait(struct conn *c)
-{
-    if (!conn_drain(c))
-        return false;
-    c->in_start = c->in_end = 0;
-    unsigned since = conn_lend(c);
-    bool stopping = atomic_load(&c->server->stopping);
-    int64_t deadline = stopping ? 0 : now_ms() + SSE_IDLE_MS;
-    ssize_t n = transport_read(&c->transport, c->buffers->in, SSE_IN_BYTES, deadline);
-    while (n == IO_LATER && c->transport.tls && now_ms() < deadline &&
-           atomic_load(&c->idle_since) == since) /* it was of TLS's own */
-        n = transport_read(&c->transport, c->buffers->in, SSE_IN_BYTES, deadline);
-    if (!conn_reclaim(c, since) || n <= 0)
-        return false;
-    c->in_end = (size_t)n;
-    return true;
-}
-
-/* Sets up TLS where it is spoken. The handshake counts as idle: one that stalls makes room like any
- * connection that says nothing. False if it failed. A client that speaks plain HTTP is served a
- * 400. */
-static bool conn_secure(struct conn *c)
-{
-    struct sse_server *server = c->server;
-    int64_t deadline = now_ms() + SSE_HANDSHAKE_MS;
-
-    pthread_mutex_lock(&server->conns_lock);
-    struct ssl_ctx_st *context = tls_share(server->tls);
-    pthread_mutex_unlock(&server->conns_lock);
-    unsigned since = conn_lend(c);
-    bool came = context && transport_wait(&c->transport, POLLIN, deadline);
-    c->is_misdirected = came && transport_hears_plain(&c->transport);
-    bool secured = came && !c->is_misdirected && transport_secure(&c->transport, context, deadline);
-    tls_free(context);
-    c->is_fresh = true; /* now its request is to come */
-    bool ours = conn_reclaim(c, since);
-    if (ours && came && !secured && c->transport.tls &&
-        c->transport.allowance < SSE_HANDSHAKE_BYTES) /* it had said something */
-        counter_add(&server->refusals[REFUSED_HANDSHAKE]);
-    return ours && (secured || c->is_misdirected);
-}
-
-/* Reads until a head is complete, or cannot become a valid one. CLOSE if none comes. */
-static int conn_read_head(struct conn *c, struct sse_exchange *x)
-{
-    int64_t deadline = 0;
-    bool blank = false; /* the one empty line that may come before a request has come */
-    for (;;) {
-        struct http_request *request = &x->request;
-        const char *in = c->buffers->in + c->in_start;
-        size_t have = c->in_end - c->in_start, used;
-        int status = http_parse_head(in, have, request, &used);
-        if (blank && have >= 2 && memcmp(in, "\r\n", 2) == 0)
-            status = http_reject(request, 400, "more than one empty line before the request");
-        if (c->is_misdirected && (status || used > 0))
-            status = http_reject(request, 400, "this port speaks HTTPS: begin with https://");
-        if (status)
-            return exchange_malformed(x, status);
-        bool has_body = used > 0 && (request->chunked || request->content_length > have - used);
-        if (used > 0 && !(has_body && c->in_start > 0)) {
-            c->in_start += used;
-            return 0;
-        }
-        if (used > 0) { /* its body is to come: give it the room, and read the head again there */
-            if (!conn_settle(c))
-                return CLOSE;
-            memmove(c->buffers->in, in, have);
-            c->in_start = 0;
-            c->in_end = have;
-            continue;
-        }
-        if (have == 0 || (have == 2 && memcmp(in, "\r\n", 2) == 0)) {
-            blank |= have == 2;
-            if (!conn_wait(c))
-                return CLOSE;
-            continue;
-        }
-        if (deadline == 0)
-            deadline = now_ms() + SSE_HEAD_MS;
-        status = exchange_read_more(x, 0, deadline);
-        if (status) { /* the bytes may have moved: read again as much as there is */
-            http_parse_head(c->buffers->in + c->in_start, c->in_end - c->in_start, request, &used);
-            return status;
-        }
-    }
-}
-
-/* Serves request after request. Where the server is the one to end the connection it lingers after
- * its last answer, whether that is written already or not: the client may have sent more. */
-static void conn_serve(struct conn *c)
-{
-    bool goes_on = true, was_answered = false;
-
-    conn_take_buffers(c);
-    while (goes_on) {
-        struct sse_exchange *x = &c->buffers->exchange;
-        *x = (struct sse_exchange){.server = c->server,
-                                   .conn = c,
-                                   .type = "application/json",
-                                   .answer = text_over(c->buffers->scratch, SSE_SCRATCH_BYTES),
-                                   .fields = text_over(c->buffers->fields, SSE_OWN_FIELDS_BYTES)};
-        int status = conn_read_head(c, x);
-        was_answered = status != CLOSE;
-        goes_on = was_answered && exchange_run(x, status);
-    }
-    if (c->is_stream && !c->stream.greeted)
-        return; /* its greeting is still in the buffers */
-    if (!c->is_stream && conn_settle(c)) {
-        was_answered |= c->out.len > 0;
-        if (conn_drain(c) && was_answered && !c->transport.failed)
-            transport_linger(&c->transport);
-    }
-    conn_give_buffers(c);
-}
-
-/* The peer's address, for the log. */
-static void conn_name_peer(struct conn *c)
-{
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-    } address = {.v6 = {.sin6_port = 0}};
-    socklen_t len = sizeof address;
-    const char *text = NULL;
-
-    if (!c->server->config.access_log || getpeername(c->transport.fd, &address.any, &len) != 0)
-        len = 0;
-    if (len > 0 && address.any.sa_family == AF_INET)
-        text = inet_ntop(AF_INET, &address.v4.sin_addr, c->peer, sizeof c->peer);
-    else if (len > 0)
-        text = inet_ntop(AF_INET6, &address.v6.sin6_addr, c->peer, sizeof c->peer);
-    if (!text)
-        memcpy(c->peer, "-", 2);
-}
-
-/* The connection has ended. True if another one was given its slot, and is to be served next;
- * otherwise the slot is to be freed. */
-static bool conn_next(struct conn *c)
-{
-    struct sse_server *server = c->server;
-
-    pthread_mutex_lock(&server->conns_lock);
-    int fd = c->transport.fd;
-    bool more = c->next_fd >= 0;
-    c->transport = (struct transport){.fd = c->next_fd};
-    c->next_fd = -1;
-    atomic_store(&c->idle_since, 0);
-    pthread_mutex_unlock(&server->conns_lock);
-    close(fd); /* before the slot is free: who waits for that finds nothing left */
-    return more;
-}
-
-static bool conn_start(struct conn *c);
-
-/* Serves the connection's stream until it is over. False if another thread goes on with it: whoever
- * has served requests leaves much behind in its thread. The stack has been touched; malloc() keeps
- * what a handshake took; and Linux keeps 32 KiB for a thread that has once written to a socket. A
- * stream would sleep on all that for hours. So when it is at rest it moves to a thread that has
- * done nothing yet, if there is one to be had. */
-static bool conn_stream(struct conn *c, struct worker *self)
-{
-    int64_t after = SSE_SETTLE_MS + (c - c->server->conns) % SSE_SETTLE_SPREAD_MS;
-    struct stream_course course = {.settle_ms = self->is_used ? now_ms() + after : 0,
-                                   .settle_after_ms = after};
-    enum stream_end end;
-
-    while ((end = stream_run(c->server, &c->stream, &course)) == STREAM_SETTLED) {
-        conn_give_buffers(c);
-        self->is_used = true; /* else it would not have moved */
-        if (conn_start(c))
-            return false;
-    }
-    self->is_used |= course.settle_ms || c->transport.tls;
-    conn_unwatch(c);
-    conn_give_buffers(c);
-    if (end == STREAM_ENDED)
-        transport_linger(&c->transport);
-    c->is_stream = false;
-    return true;
-}
-
-/* Serves a connection to its end, and those that take its place. */
-static void worker_serve(struct worker *self)
-{
-    struct conn *c = self->conn;
-    do {
-        if (!c->is_ready) {
-            self->is_used = true;
-            c->is_fresh = true;
-            c->is_misdirected = false;
-            conn_name_peer(c);
-            c->is_ready = !c->server->config.cert_file || conn_secure(c);
-            if (c->is_ready)
-                conn_serve(c);
-        }
-        if (c->is_stream && !conn_stream(c, self)) {
-            self->conn = NULL;
-            return;
-        }
-        c->is_ready = false;
-        transport_end(&c->transport);
-    } while (conn_next(c));
-}
-
-/* The slot is free for another connection, and no longer this one's to touch. */
-static void conn_release_locked(struct conn *c)
-{
-    struct sse_server *server = c->server;
-    c->next_free = server->conns_free;
-    server->conns_free = (uint32_t)(c - server->conns) + 1;
-    server->conns_open--;
-}
-
-/* Of the workers that wait, the one that has done so for the shortest time. NULL if there is
- * none. */
-static struct worker *crew_take_locked(struct crew *crew)
-{
-    struct worker *w = crew->first;
-    if (w) {
-        crew->first = w->next;
-        crew->count--;
-        crew->least = crew->count < crew->least ? crew->count : crew->least;
-    }
-    return w;
-}
-
-/* One thread less. */
-static void worker_discount_locked(struct sse_server *server)
-{
-    server->workers--;
-    if (atomic_load(&server->stopping))
-        pthread_cond_broadcast(&server->conns_changed);
-}
-
-/* Lets workers go, those that were not needed or all that wait: called without a connection, they
- * end. */
-static void crews_dismiss_locked(struct sse_server *server, bool all)
-{
-    for (struct crew *crew = server->crews; crew < server->crews + CREWS; crew++) {
-        uint32_t count = all ? crew->count : crew->least;
-        for (struct worker *w; count > 0 && (w = crew_take_locked(crew)); count--) {
-            w->is_over = true;
-            pthread_cond_signal(&w->called);
-        }
-        crew->least = crew->count;
-    }
-}
-
-/* Frees the slot of the connection that has ended, and waits for the next one. False if there is
- * none for this thread: then the server may be gone. */
-static bool worker_wait(struct sse_server *server, struct worker *self)
-{
-    struct crew *crew = &server->crews[self->is_used ? CREW_USED : CREW_FRESH];
-
-    pthread_mutex_lock(&server->conns_lock);
-    if (self->conn)
-        conn_release_locked(self->conn);
-    self->conn = NULL;
-    bool waits = !atomic_load(&server->stopping) && crew->count < SSE_WARM_THREADS &&
-                 server->workers <= server->config.max_connections;
-    if (waits) {
-        self->next = crew->first;
-        crew->first = self;
-        crew->count++;
-    }
-    while (waits && !self->conn && !self->is_over)
-        cond_wait(&self->called, &server->conns_lock, -1);
-    if (!self->conn) /* only now, since waking up takes the mutex once more */
-        worker_discount_locked(server);
-    pthread_mutex_unlock(&server->conns_lock);
-    return self->conn != NULL;
-}
-
-static void *worker_run(void *arg)
-{
-    struct conn *first = arg;
-    struct sse_server *server = first->server;
-    struct worker self = {.conn = first, .called = PTHREAD_COND_INITIALIZER};
-
-    do
-        worker_serve(&self);
-    while (worker_wait(server, &self));
-    pthread_cond_destroy(&self.called);
-    return NULL;
-}
-
-/* A free slot for a new connection, or NULL. */
-static struct conn *conn_claim_locked(struct sse_server *server, int fd)
-{
-    struct conn *c = NULL;
-
-    if (server->conns_free) {
-        c = &server->conns[server->conns_free - 1];
-        server->conns_free = c->next_free;
-    } else if (server->conns_made < server->config.max_connections) {
-        c = &server->conns[server->conns_made];
-        if (!cond_init(&c->bell.rung))
-            return NULL;
-        server->conns_made++;
-        c->server = server;
-        server->watched[c - server->conns].fd = -1;
-    } else {
-        return NULL;
-    }
-    c->transport = (struct transport){.fd = fd};
-    c->is_ready = c->is_stream = false;
-    c->next_fd = -1;
-    atomic_store(&c->idle_since, 0);
-    server->conns_open++;
-    return c;
-}
-
-/* Takes the thread of a connection that has been idle since then: the connection ends, and the
- * thread goes on with `fd` (-1: waits for another). False if a request came first. One that comes
- * at this very moment is not begun; its client sees the close and may send it again (RFC 9112
- * section 9.5). */
-static bool conn_take_thread_locked(struct conn *c, unsigned since, int fd)
-{
-    if (!atomic_compare_exchange_strong(&c->idle_since, &since, CONN_TAKEN))
-        return false;
-    c->next_fd = fd;
-    shutdown(c->transport.fd, SHUT_RD); /* its thread reads the end */
-    return true;
-}
-
-/* Has the connection that was idle longest make room for `fd` (-1: for none). False if none has
- * been idle so far. */
-static bool conn_replace_idle_locked(struct sse_server *server, int fd)
-{
-    for (;;) {
-        struct conn *idlest = NULL;
-        unsigned since = 0, now = idle_stamp(now_ms());
-        for (uint32_t i = 0; i < server->conns_made; i++) {
-            unsigned at = atomic_load(&server->conns[i].idle_since);
-            bool idle = (at & 1) && now - at <= INT_MAX; /* later than now: it is fresh */
-            if (idle && (!idlest || now - at > now - since)) {
-                idlest = &server->conns[i];
-                since = at;
-            }
-        }
-        if (!idlest || conn_take_thread_locked(idlest, since, fd))
-            return idlest != NULL;
-    }
-}
-
-/* Starts a thread, with every signal blocked: they are the program's affair. */
-static bool worker_start(struct conn *c)
-{
-    pthread_attr_t attributes;
-    pthread_t thread;
-    sigset_t all, before;
-
-    if (pthread_attr_init(&attributes) != 0)
-        return false;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    bool started = pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED) == 0 &&
-                   pthread_attr_setstacksize(&attributes, c->server->config.stack_bytes) == 0 &&
-                   pthread_create(&thread, &attributes, worker_run, c) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    return started;
-}
-
-/* Gives the connection a thread: one that waits, or else a new one. A stream goes to one that has
- * done nothing yet, a new connection to any, a used one first. False if there is none to be had. */
-static bool conn_start(struct conn *c)
-{
-    struct sse_server *server = c->server;
-
-    pthread_mutex_lock(&server->conns_lock);
-    struct worker *w = c->is_stream ? NULL : crew_take_locked(&server->crews[CREW_USED]);
-    w = w ? w : crew_take_locked(&server->crews[CREW_FRESH]);
-    bool starts = !w && server->workers < server->config.max_connections + SSE_SPARE_THREADS;
-    server->workers += starts;
-    if (w) {
-        w->conn = c;
-        pthread_cond_signal(&w->called);
-    }
-    pthread_mutex_unlock(&server->conns_lock);
-    if (starts && !worker_start(c)) {
-        pthread_mutex_lock(&server->conns_lock);
-        worker_discount_locked(server);
-        pthread_mutex_unlock(&server->conns_lock);
-        return false;
-    }
-    return w || starts;
 }
 
 /* ==== Options ===================================================================================
@@ -6634,8 +6551,9 @@ static const struct config_option OPTIONS[] = {
     {'p', "port", "N", "TCP port; 0 takes a free one", NUMBER(port, 0, 65535, 8080)},
     {'b', "bind", "ADDR", "IPv4 or IPv6 address to listen on (127.0.0.1)", OTHER(OPTION_ADDRESS)},
     {0, "max-users", "N", "slots in the user table", NUMBER(max_users, 1, 1000000, 1024)},
-    {0, "max-connections", "N", "connections served at once",
+    {0, "max-connections", "N", "streams and other connections open at once",
      NUMBER(max_connections, 1, 1000000, 1024)},
+    {0, "max-threads", "N", "requests under way at once", NUMBER(max_threads, 2, 1000000, 1024)},
     {0, "max-streams", "N", "streams one user may hold at once",
      NUMBER(max_streams, 1, 1000000, 16)},
     {0, "history", "N", "messages kept for each user", NUMBER(history, 1, 1000000, 64)},
@@ -6728,360 +6646,598 @@ static bool config_is_valid(struct sse_config *config)
            config->bind_address && address_is_valid(config->bind_address);
 }
 
-/* ==== Accept loop ===============================================================================
+/* ==== Workers ===================================================================================
  *
- * It accepts, refuses what there is no room for, looks which clients have closed, and writes the
- * keep-alives. It never waits for a client. Whatever runs out, descriptors, threads or slots, slows
- * accepting down and is logged; it never ends the program. */
+ * A worker is a thread with a small stack. It serves one connection, request after request, as long
+ * as those come within a moment of each other; then it hands the connection to the loop or ends it,
+ * and takes the next one, waits a while for one, or ends. Invariant: a worker serves a connection, is
+ * among the idle ones, or has no thread. */
 
-/* A connection that is answered 503 without a thread, and kept until its client has closed, or for
- * a while. */
-struct refused {
-    struct transport transport;
-    const char *detail; /* why; NULL once it was told */
-    int64_t until_ms;
-    unsigned watched; /* where poll() tells of it */
+/* The connection has ended: its slot is free. */
+static void conn_close(struct conn *c)
+{
+    struct sse_server *server = c->server;
+
+    transport_end(&c->transport);
+    pthread_mutex_lock(&server->conns_lock);
+    int fd = c->transport.fd;
+    if (c->is_held)
+        held_remove_locked(c);
+    if (c->is_polled)
+        poller_remove(&server->poller, conn_slot(c));
+    if (c->worker)
+        c->worker->conn = NULL;
+    c->transport.fd = -1;
+    c->is_held = c->is_polled = false;
+    c->worker = NULL;
+    c->user = NULL;
+    c->held_next = server->conns_free;
+    server->conns_free = c;
+    atomic_fetch_sub(&server->conns_open, 1);
+    pthread_mutex_unlock(&server->conns_lock);
+    close(fd);
+}
+
+/* The peer's address, for the log. */
+static void worker_name_peer(struct worker *w)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } address = {.v6 = {.sin6_port = 0}};
+    socklen_t len = sizeof address;
+
+    memcpy(w->peer, "-", 2);
+    if (w->server->config.access_log && getpeername(w->conn->transport.fd, &address.any, &len) == 0)
+        inet_ntop(address.any.sa_family,
+                  address.any.sa_family == AF_INET ? (void *)&address.v4.sin_addr
+                                                   : (void *)&address.v6.sin6_addr,
+                  w->peer, sizeof w->peer);
+}
+
+/* Serves request after request. Then the loop has the connection, as a stream, as an idle one, or to
+ * linger; or it has ended. Where the server is the one to end it, it lingers after its last answer:
+ * the client may have sent more. */
+static void worker_serve(struct worker *w)
+{
+    struct conn *c = w->conn;
+    bool goes_on = conn_secure(c), was_answered = false;
+    int status = CLOSE;
+
+    worker_name_peer(w);
+    w->in_start = w->in_end = 0;
+    w->out = text_over(w->out_bytes, SSE_OUT_BYTES);
+    while (goes_on) {
+        struct sse_exchange *x = exchange_begin(c);
+        status = conn_read_head(c, x);
+        was_answered = status >= 0;
+        goes_on = was_answered && exchange_run(x, status);
+    }
+    if (atomic_load(&c->state) != CONN_SERVED) {
+        stream_hand_over(c);
+        return;
+    }
+    bool flushed = conn_complete_batch(c);
+    was_answered |= w->out.len > 0;
+    flushed = flushed && conn_flush(c) && !c->transport.failed;
+    if (flushed && status == IDLE)
+        conn_enter(c, CONN_IDLE);
+    else if (flushed && was_answered && transport_half_close(&c->transport) &&
+             transport_drop(&c->transport, true))
+        conn_enter(c, CONN_LINGERING);
+    if (atomic_load(&c->state) == CONN_SERVED)
+        conn_close(c);
+    else
+        conn_hand_over(c);
+}
+
+/* The worker serves this connection from now on. */
+static void worker_take_locked(struct worker *w, struct conn *c)
+{
+    if (c->is_held)
+        held_remove_locked(c);
+    c->is_held = false;
+    atomic_store(&c->state, CONN_SERVED);
+    c->worker = w;
+    w->conn = c;
+}
+
+/* Takes the next connection, or waits a while for one. False if the thread is to end. */
+static bool worker_next(struct worker *w)
+{
+    struct sse_server *server = w->server;
+    int64_t deadline = now_ms() + SSE_THREAD_IDLE_MS;
+
+    pthread_mutex_lock(&server->conns_lock);
+    if (server->held[CONN_READY].first) {
+        worker_take_locked(w, server->held[CONN_READY].first);
+    } else if (!atomic_load(&server->stopping) && server->workers_idle_count < SSE_IDLE_THREADS) {
+        w->next = server->workers_idle;
+        server->workers_idle = w;
+        server->workers_idle_count++;
+        while (!w->conn && !atomic_load(&server->stopping) &&
+               cond_wait(&w->called, &server->conns_lock, deadline))
+            ;
+        struct worker **at = &server->workers_idle;
+        while (!w->conn && *at != w)
+            at = &(*at)->next;
+        if (!w->conn) {
+            *at = w->next;
+            server->workers_idle_count--;
+        }
+    }
+    bool goes_on = w->conn != NULL;
+    pthread_mutex_unlock(&server->conns_lock);
+    return goes_on;
+}
+
+/* The worker has no thread from now on. */
+static void worker_release_locked(struct worker *w)
+{
+    struct sse_server *server = w->server;
+    w->next = server->workers_free;
+    server->workers_free = w;
+    server->threads--;
+    if (atomic_load(&server->stopping))
+        pthread_cond_broadcast(&server->conns_changed);
+}
+
+static void *worker_run(void *arg)
+{
+    struct worker *w = arg;
+    struct sse_server *server = w->server;
+
+    do
+        worker_serve(w);
+    while (worker_next(w));
+    memory_release(&w->exchange, sizeof *w - offsetof(struct worker, exchange));
+    pthread_mutex_lock(&server->conns_lock);
+    worker_release_locked(w);
+    pthread_mutex_unlock(&server->conns_lock);
+    return NULL;
+}
+
+/* Starts the thread of a worker that has a connection, with every signal blocked: they are the
+ * program's affair. */
+static bool worker_start(struct worker *w)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigset_t all, before;
+
+    if (pthread_attr_init(&attributes) != 0)
+        return false;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool started = pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED) == 0 &&
+                   pthread_attr_setstacksize(&attributes, w->server->config.stack_bytes) == 0 &&
+                   pthread_create(&thread, &attributes, worker_run, w) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return started;
+}
+
+/* A worker without a thread, or NULL if there are as many threads as may be. */
+static struct worker *worker_new_locked(struct sse_server *server)
+{
+    struct worker *w = server->workers_free;
+
+    if (w) {
+        server->workers_free = w->next;
+    } else if (server->workers_made < server->config.max_threads) {
+        w = &server->workers[server->workers_made];
+        if (!cond_init(&w->called))
+            return NULL;
+        w->server = server;
+        server->workers_made++;
+    } else {
+        return NULL;
+    }
+    server->threads++;
+    return w;
+}
+
+/* ==== Loop ======================================================================================
+ *
+ * The thread that calls sse_run(): it accepts connections, and holds all that wait. It waits for no
+ * client and for no user's mutex, and what it does in one turn is bounded. Whatever runs out,
+ * descriptors, threads or memory, slows accepting down and is logged; it never ends the program. */
+
+/* What the loop keeps to itself. */
+struct loop {
+    bool has_callers;        /* the listener is ready; else the poller waits for that */
+    int64_t paused_until_ms; /* accepting pauses for want of something; 0 if it does not */
+    int64_t complained_ms;   /* when that was logged last */
+    unsigned failures;       /* of accept() in a row, other than for want of something */
+    int64_t start_ms;        /* no thread is started before */
+    int64_t swept_ms;        /* when it last looked for expired tokens */
+    uint32_t most;           /* connections at once, since memory was last given back */
 };
 
-/* What the accept loop keeps to itself. */
-struct acceptor {
-    struct refused refused[SSE_REFUSED]; /* fd is -1 where there is none */
-    unsigned refused_first;              /* whose turn it is */
-    int64_t paused_until_ms;
-    int64_t complained_ms;
-    unsigned failures; /* of accept() in a row, other than for want of something */
-    int64_t looked_ms; /* when it last looked for clients that have closed */
-    uint32_t looked;   /* at how many slots */
-    unsigned round;    /* the number of that look */
-    bool has_callers;  /* somebody waits to be accepted, */
-    unsigned taken;    /* and so many were in this turn */
-    int64_t tidy_ms;   /* and for what a rush has left behind */
-    uint32_t most;     /* connections at once, since memory was last given back */
-};
-
-/* Tells it why, without waiting: the answer fits any fresh socket's buffer. */
-static void refused_tell(struct refused *r)
-{
-    char body[256], head[256];
-    struct text b = text_over(body, sizeof body), h = text_over(head, sizeof head);
-
-    problem_write(&b, 503, r->detail);
-    text_print(&h,
-               "HTTP/1.1 503 %s\r\nContent-Type: application/problem+json\r\nContent-Length: %zu"
-               "\r\nConnection: close\r\nRetry-After: %d\r\n\r\n",
-               status_title(503), b.len, SSE_RETRY_AFTER_S);
-    struct iovec parts[2] = {{h.at, h.len}, {b.at, b.len}};
-    transport_write(&r->transport, parts, 2);
-    transport_end(&r->transport);
-    shutdown(r->transport.fd, SHUT_WR);
-    r->detail = NULL;
-    r->until_ms = now_ms() + SSE_LINGER_MS;
-}
-
-/* Goes on with one, without waiting: with the handshake that comes before the answer, or reading on
- * from it, so that closing does not take the answer away. False when it is over. */
-static bool refused_turn(struct refused *r)
-{
-    char sink[512];
-    if (!r->detail)
-        return socket_read(r->transport.fd, sink, sizeof sink, MSG_DONTWAIT) != 0;
-    if (r->transport.allowance == SSE_HANDSHAKE_BYTES && transport_hears_plain(&r->transport))
-        tls_end(&r->transport); /* its first byte is not read yet */
-    ssize_t n = r->transport.tls ? tls_handshake(&r->transport) : 1;
-    if (n > 0)
-        refused_tell(r);
-    return n != 0;
-}
-
-static void refused_end(struct refused *r)
-{
-    tls_end(&r->transport);
-    close(r->transport.fd);
-    r->transport.fd = -1;
-}
-
-/* If there are too many of them, the oldest makes room. */
-static void acceptor_refuse(struct sse_server *server, struct acceptor *a, int fd,
-                            const char *detail)
-{
-    struct refused *r = a->refused;
-
-    for (unsigned i = 1; i < SSE_REFUSED && r->transport.fd >= 0; i++)
-        if (a->refused[i].transport.fd < 0 || a->refused[i].until_ms < r->until_ms)
-            r = &a->refused[i];
-    if (r->transport.fd >= 0)
-        refused_end(r);
-    *r = (struct refused){
-        .transport.fd = fd, .detail = detail, .until_ms = now_ms() + SSE_LINGER_MS};
-    if (!server->tls)
-        refused_tell(r);
-    else if (!tls_start(&r->transport, server->tls))
-        refused_end(r);
-}
-
-/* Logs at most once a second what keeps it from accepting, and rests. */
-static void acceptor_pause(struct sse_server *server, struct acceptor *a, const char *why)
+/* Logs at most once a second what keeps it from accepting, and pauses that. */
+static void loop_pause(struct sse_server *server, struct loop *loop, const char *why)
 {
     char line[SSE_LOG_LINE_BYTES];
     struct text t = text_over(line, sizeof line - 1);
     int64_t now = now_ms();
 
-    a->paused_until_ms = now + SSE_ACCEPT_PAUSE_MS;
-    if (a->complained_ms && now - a->complained_ms < 1000)
+    loop->paused_until_ms = now + SSE_ACCEPT_PAUSE_MS;
+    if (loop->complained_ms && now - loop->complained_ms < 1000)
         return;
-    a->complained_ms = now;
+    loop->complained_ms = now;
     text_print(&t, "%s: accepting goes on more slowly", why);
     line[t.len] = 0;
     server_log(server, line);
 }
 
-/* Gives a new connection to a thread. False if there was no room for it. */
-static bool acceptor_admit(struct sse_server *server, struct acceptor *a, int fd)
+/* Answers 503 without having read the request, and without waiting: the answer fits any socket that
+ * nothing was written to. Over TLS that is not set up yet, nothing can be said. False if the
+ * connection is to be closed at once. */
+static bool loop_refuse(struct conn *c, enum refusal why, const char *detail)
 {
-    pthread_mutex_lock(&server->conns_lock);
-    struct conn *c = conn_claim_locked(server, fd);
-    bool replaces = !c && conn_replace_idle_locked(server, fd);
-    pthread_mutex_unlock(&server->conns_lock);
-    if (c && !conn_start(c)) {
-        acceptor_pause(server, a, "out of threads");
-        counter_add(&server->refusals[REFUSED_THREADS]);
-        acceptor_refuse(server, a, fd, "the server has run out of threads");
-        pthread_mutex_lock(&server->conns_lock);
-        c->transport.fd = -1;
-        conn_release_locked(c);
-        pthread_mutex_unlock(&server->conns_lock);
-        return false;
-    }
-    if (!c && !replaces) {
-        counter_add(&server->refusals[REFUSED_CONNECTIONS]);
-        acceptor_refuse(server, a, fd, "the server has as many connections as it may");
-    }
-    return c || replaces;
+    struct worker *w = &c->server->workers[c->server->config.max_threads]; /* the loop's own */
+    struct iovec part;
+
+    c->worker = w;
+    w->out = text_over(w->out_bytes, SSE_OUT_BYTES);
+    struct sse_exchange *x = exchange_begin(c);
+    x->close = true;
+    answer_finish(x, exchange_reject(x, why, 503, "%s", detail));
+    c->worker = NULL;
+    part = (struct iovec){w->out.at, w->out.len};
+    return (c->transport.tls || !c->server->config.cert_file) &&
+           transport_write(&c->transport, &part, 1) > 0 && transport_half_close(&c->transport);
 }
 
-/* Accepts one connection. False if there was none, or no room for it. Four errors mean that the
- * system has run out of something; when a connection was taken before, they are no news, since
- * Linux finds no descriptor before it looks whether there is another. All other errors, such as
- * EPROTO or EHOSTUNREACH, belong to a connection that failed before it was taken (accept(2)); only
- * many in a row may come from something that lasts, such as a rule of the system's. */
-static bool acceptor_accept(struct sse_server *server, struct acceptor *a)
+/* The loop has done its part for a connection that it holds: what follows is up to its client. */
+static void loop_await(struct conn *c, enum conn_state state)
 {
-    int fd = transport_accept(server->listener), error = errno;
+    conn_enter(c, state);
+    if (!conn_poll(c))
+        conn_enter(c, CONN_LOST);
+}
 
-    if (fd >= 0) {
-        a->taken++;
-        a->failures = 0;
-        return acceptor_admit(server, a, fd);
-    }
-    if (error == EAGAIN || error == EWOULDBLOCK || error == EINTR)
-        return false;
-    const char *shortage = error == EMFILE || error == ENFILE    ? "out of descriptors"
-                           : error == ENOBUFS || error == ENOMEM ? "out of memory"
-                                                                 : NULL;
-    if (shortage && a->taken == 0) {
-        acceptor_pause(server, a, shortage);
-        pthread_mutex_lock(&server->conns_lock);
-        conn_replace_idle_locked(server, -1);
-        pthread_mutex_unlock(&server->conns_lock);
-    } else if (!shortage && ++a->failures >= SSE_ACCEPT_FAILURES) {
-        acceptor_pause(server, a, strerror(error));
-    }
+/* Starts the thread of a worker that was given a connection. If that fails, the connection waits
+ * again, as long as before. */
+static bool loop_start(struct loop *loop, struct worker *w, int64_t waited_ms)
+{
+    struct sse_server *server = w->server;
+    struct conn *c = w->conn;
+
+    loop->start_ms = now_ms() + (server->threads > SSE_EAGER_THREADS ? SSE_THREAD_MS : 0);
+    if (worker_start(w))
+        return true;
+    loop->start_ms = now_ms() + SSE_ACCEPT_PAUSE_MS;
+    loop_pause(server, loop, "out of threads");
+    pthread_mutex_lock(&server->conns_lock);
+    w->conn = NULL;
+    worker_release_locked(w);
+    c->worker = NULL;
+    c->is_held = true;
+    atomic_store(&c->state, CONN_READY);
+    held_add_locked(c);
+    c->since_ms -= waited_ms;
+    pthread_mutex_unlock(&server->conns_lock);
     return false;
 }
 
-/* Goes on with refused connections. A handshake takes a while: each turn goes on with one at
- * most, the next turn with another. */
-static void acceptor_sweep(struct acceptor *a, const struct pollfd *on)
+/* Gives the connections that are ready to workers, those that wait or, up to a limit, new ones. A
+ * connection that cannot have one yet waits its turn, for SSE_QUEUE_MS at most. */
+static void loop_serve(struct sse_server *server, struct loop *loop)
 {
-    int64_t now = now_ms();
-    unsigned first = a->refused_first, next = first;
-
-    for (unsigned i = first; i < first + SSE_REFUSED; i++) {
-        struct refused *r = &a->refused[i % SSE_REFUSED];
-        if (r->transport.fd < 0)
-            continue;
-        bool ready = on[r->watched].revents != 0;
-        if (ready && r->detail) {
-            ready = next == first;
-            next = ready ? i + 1 : next;
+    while (atomic_load(&server->ready) > 0) {
+        int64_t now = now_ms();
+        pthread_mutex_lock(&server->conns_lock);
+        struct conn *c = server->held[CONN_READY].first;
+        struct worker *w = c ? server->workers_idle : NULL, *fresh = NULL;
+        int64_t waited = c ? now - c->since_ms : 0;
+        if (w) {
+            server->workers_idle = w->next;
+            server->workers_idle_count--;
+        } else if (c && now >= loop->start_ms &&
+                   (server->threads < SSE_EAGER_THREADS || waited >= SSE_THREAD_MS)) {
+            w = fresh = worker_new_locked(server);
         }
-        if (now >= r->until_ms || (ready && !refused_turn(r)))
-            refused_end(r);
-    }
-    a->refused_first = next % SSE_REFUSED;
-}
-
-/* When a rush is over, threads that nobody has called for a while may go, and what libraries keep
- * of its memory goes back to the system. */
-static void acceptor_tidy(struct sse_server *server, struct acceptor *a)
-{
-    int64_t now = now_ms();
-    if (now < a->tidy_ms)
-        return;
-    a->tidy_ms = now + SSE_SPARE_MS;
-    pthread_mutex_lock(&server->conns_lock);
-    crews_dismiss_locked(server, false);
-    uint32_t open = server->conns_open;
-    pthread_mutex_unlock(&server->conns_lock);
-    if (open > a->most)
-        a->most = open;
-    if (a->most >= SSE_WARM_BUFFERS && open < a->most / 2) {
-        tls_tidy();
-        a->most = open;
-    }
-}
-
-/* Will the stream in this slot end as soon as its thread is woken? Its client has closed, and it
- * has nothing more to say that might take its time. It is looked at once more, since it may be
- * another stream by now. */
-static bool conn_ends_locked(struct conn *c)
-{
-    struct pollfd on = c->server->watched[c - c->server->conns];
-    on.events |= POLLOUT;
-    return c->next_fd < 0 && !atomic_load(&c->bell.closes) && on.fd >= 0 && poll(&on, 1, 0) == 1 &&
-           on.revents & POLLOUT && on.revents & ~(POLLIN | POLLOUT);
-}
-
-/* The client of the stream in this slot seems to have closed. Its thread will end it, and may go on
- * with the next connection, if one is there: that spares waking another one. */
-static void acceptor_hand_on(struct sse_server *server, struct acceptor *a, uint32_t slot)
-{
-    struct conn *c = &server->conns[slot];
-    int fd = a->has_callers ? transport_accept(server->listener) : -1;
-
-    if (fd < 0) { /* an error before any caller was taken is for acceptor_accept() to meet */
-        a->has_callers = a->has_callers && a->taken == 0;
-        return;
-    }
-    a->taken++;
-    pthread_mutex_lock(&server->conns_lock);
-    bool ends = conn_ends_locked(c);
-    if (ends)
-        c->next_fd = fd;
-    pthread_mutex_unlock(&server->conns_lock);
-    if (!ends)
-        a->has_callers = acceptor_admit(server, a, fd);
-}
-
-/* One stretch of slots in a look: what is watched there, and for which of them a keep-alive is
- * due. */
-struct look {
-    struct pollfd on[SSE_LOOK_SLOTS];
-    uint32_t due[SSE_LOOK_SLOTS];
-    uint32_t count, due_count;
-};
-
-static void acceptor_copy(struct sse_server *server, struct look *look, uint32_t from, int64_t now)
-{
-    look->due_count = 0;
-    pthread_mutex_lock(&server->conns_lock);
-    uint32_t left = server->conns_made - from;
-    look->count = left < SSE_LOOK_SLOTS ? left : SSE_LOOK_SLOTS;
-    memcpy(look->on, server->watched + from, look->count * sizeof *look->on);
-    for (uint32_t i = from; i < from + look->count; i++) {
-        if (server->watched[i].fd < 0 || server->beats[i] > now)
+        if (w)
+            worker_take_locked(w, c);
+        if (w && !fresh)
+            pthread_cond_signal(&w->called);
+        pthread_mutex_unlock(&server->conns_lock);
+        if (w && (!fresh || loop_start(loop, fresh, waited)))
             continue;
-        server->beats[i] = beat_after(server, server->beats[i], now);
-        look->due[look->due_count++] = i;
+        if (!c || waited < SSE_QUEUE_MS)
+            return;
+        bool told = loop_refuse(c, REFUSED_THREADS, "the server has no thread to spare");
+        loop_await(c, told ? CONN_LINGERING : CONN_LOST);
+    }
+}
+
+/* Where all threads are busy and connections wait: shuts those for reading whose workers have waited
+ * longest for bytes of their client. */
+static void loop_cut_stalled(struct sse_server *server)
+{
+    if (atomic_load(&server->ready) == 0)
+        return;
+    pthread_mutex_lock(&server->conns_lock);
+    bool busy = server->threads == server->config.max_threads && !server->workers_idle;
+    for (unsigned cuts = atomic_load(&server->ready); busy && cuts > 0; cuts--) {
+        struct worker *longest = NULL;
+        unsigned now = time_stamp(), waited = SSE_STALL_MS;
+        for (struct worker *w = server->workers; w < server->workers + server->workers_made; w++) {
+            unsigned since = atomic_load(&w->stalled_since);
+            if (since == 0 || !w->conn || now - since < waited)
+                continue;
+            waited = now - since;
+            longest = w;
+        }
+        if (!longest)
+            break;
+        atomic_store(&longest->stalled_since, 0);
+        shutdown(longest->conn->transport.fd, SHUT_RD); /* its worker reads the end */
     }
     pthread_mutex_unlock(&server->conns_lock);
 }
 
-/* The user of the stream in this slot, pinned, unless it was visited in this round before: once is
- * enough for all of its streams. NULL then, or if there is no stream any more. */
-static struct user *acceptor_visit(struct sse_server *server, uint32_t slot, unsigned round)
+/* Of the connections that wait for a request, ends the one that has waited longest. False if there
+ * is none. */
+static bool loop_evict(struct sse_server *server)
 {
-    struct user *user = NULL;
-
-    pthread_mutex_lock(&server->conns_lock);
-    if (server->watched[slot].fd >= 0) /* so its thread has not unpinned it yet */
-        user = server->conns[slot].stream.user;
-    if (user && user->round == round)
-        user = NULL;
-    if (user)
-        atomic_fetch_add(&user->pins, 1);
-    pthread_mutex_unlock(&server->conns_lock);
-    if (user)
-        user->round = round;
-    return user;
+    for (;;) {
+        pthread_mutex_lock(&server->conns_lock);
+        struct conn *c = server->held[CONN_IDLE].first, *fresh = server->held[CONN_NEW].first;
+        if (!c || (fresh && fresh->since_ms < c->since_ms))
+            c = fresh;
+        pthread_mutex_unlock(&server->conns_lock);
+        if (!c)
+            return false;
+        if (transport_peek(&c->transport) <= 0) {
+            conn_close(c);
+            return true;
+        }
+        conn_enter(c, CONN_READY); /* its request has just come */
+    }
 }
 
-/* Keep-alives. */
-static void acceptor_beat(struct sse_server *server, const struct look *look, unsigned round,
-                          int64_t now)
+/* A free slot for a new connection, or NULL. */
+static struct conn *loop_claim(struct sse_server *server, int fd)
 {
-    for (uint32_t i = 0; i < look->due_count; i++) {
-        struct user *user = acceptor_visit(server, look->due[i], round);
+    pthread_mutex_lock(&server->conns_lock);
+    struct conn *c = server->conns_free;
+    if (c) {
+        server->conns_free = c->held_next;
+    } else if (server->conns_made < server->config.max_connections + SSE_RESERVED) {
+        c = &server->conns[server->conns_made++];
+        c->server = server;
+    }
+    if (c) {
+        c->transport = (struct transport){.fd = fd};
+        atomic_fetch_add(&server->conns_open, 1);
+    }
+    pthread_mutex_unlock(&server->conns_lock);
+    return c;
+}
+
+/* Takes a new connection in. At --max-connections one that is idle makes room; those beyond are
+ * there for requests that open no stream; and when they are used up too, the answer is 503. */
+static void loop_admit(struct sse_server *server, int fd)
+{
+    if (atomic_load(&server->conns_open) >= server->config.max_connections)
+        loop_evict(server);
+    struct conn *c = loop_claim(server, fd);
+    if (c) {
+        ssize_t said = transport_peek(&c->transport);
+        atomic_store(&c->state, said == 0 ? CONN_LOST : said > 0 ? CONN_READY : CONN_NEW);
+        conn_hand_over(c);
+        return;
+    }
+    struct conn refused = {.server = server, .transport.fd = fd};
+    if (loop_refuse(&refused, REFUSED_CONNECTIONS, "the server has as many connections as it may"))
+        transport_drop(&refused.transport, false); /* else closing would reset it */
+    close(fd);
+}
+
+/* Accepts the connections that have come. Four errors mean that the system has run out of something;
+ * when a connection was taken before, they are no news, since Linux finds no descriptor before it
+ * looks whether there is another. All other errors, such as EPROTO or EHOSTUNREACH, belong to a
+ * connection that failed before it was taken (accept(2)); only many in a row may come from something
+ * that lasts, such as a rule of the system's. */
+static void loop_accept(struct sse_server *server, struct loop *loop)
+{
+    for (int taken = 0; taken < SSE_ACCEPTS; taken++) {
+        int fd = transport_accept(server->listener), error = errno;
+        if (fd >= 0) {
+            loop->failures = 0;
+            loop_admit(server, fd);
+            continue;
+        }
+        const char *shortage = error == EMFILE || error == ENFILE    ? "out of descriptors"
+                               : error == ENOBUFS || error == ENOMEM ? "out of memory"
+                                                                     : NULL;
+        if (error != EINTR)
+            loop->has_callers = false;
+        if (error == EAGAIN || error == EWOULDBLOCK || error == EINTR)
+            return;
+        if (shortage && taken == 0) {
+            loop_pause(server, loop, shortage);
+            loop_evict(server);
+        } else if (!shortage && ++loop->failures >= SSE_ACCEPT_FAILURES) {
+            loop_pause(server, loop, strerror(error));
+        }
+        return;
+    }
+}
+
+/* Something has happened on a connection. Its state says what that means; a report for one that a
+ * worker has in the meantime, or that is to be closed anyway, means nothing. */
+static void loop_event(struct conn *c, unsigned events)
+{
+    switch (atomic_load(&c->state)) {
+    case CONN_NEW:
+    case CONN_IDLE:
+        if (transport_peek(&c->transport) == 0)
+            conn_close(c);
+        else
+            conn_enter(c, CONN_READY);
+        break;
+    case CONN_OPEN:
+    case CONN_CLOSING:
+        stream_want(c, events);
+        break;
+    case CONN_LINGERING:
+        if (transport_drop(&c->transport, false) && conn_poll(c))
+            break;
+        conn_close(c);
+        break;
+    default:
+        break;
+    }
+}
+
+/* Of the connections that the loop holds in a state, the one that came into it first, if that was
+ * so long ago. */
+static struct conn *loop_late(struct sse_server *server, enum conn_state state, int64_t limit_ms)
+{
+    pthread_mutex_lock(&server->conns_lock);
+    struct conn *c = server->held[state].first;
+    if (c && now_ms() - c->since_ms < limit_ms)
+        c = NULL;
+    pthread_mutex_unlock(&server->conns_lock);
+    return c;
+}
+
+/* Does the loop alone refer to a connection that it holds? A thread that has the mutex of a stream's
+ * user may still do so, until it has released it. */
+static bool loop_has_alone(struct conn *c)
+{
+    if (c->user && atomic_load(&c->wants) == 0 && !atomic_load(&c->is_released))
+        stream_want(c, RELEASED);
+    if (c->user && (atomic_load(&c->wants) != 0 || !atomic_load(&c->is_released)))
+        return false;
+    c->user = NULL;
+    return true;
+}
+
+/* Ends what is over: streams whose clients have taken all are half-closed, to linger; connections
+ * that are lost are closed. */
+static void loop_end(struct sse_server *server, enum conn_state state)
+{
+    struct conn *c, *next;
+
+    for (c = loop_late(server, state, 0); c; c = next) {
+        pthread_mutex_lock(&server->conns_lock);
+        next = c->held_next;
+        pthread_mutex_unlock(&server->conns_lock);
+        if (!loop_has_alone(c))
+            continue;
+        if (state == CONN_COMPLETE && transport_half_close(&c->transport))
+            loop_await(c, CONN_LINGERING);
+        else
+            conn_close(c);
+    }
+}
+
+/* Closes connections whose time is up. While the server stops, that is all those without a request;
+ * what has come is still served. */
+static void loop_time_out(struct sse_server *server)
+{
+    bool stopping = atomic_load(&server->stopping);
+    int64_t new_ms = server->config.cert_file ? SSE_HANDSHAKE_MS : SSE_IDLE_MS;
+    struct conn *c;
+
+    while ((c = loop_late(server, CONN_LINGERING, SSE_LINGER_MS)) != NULL ||
+           (c = loop_late(server, CONN_IDLE, stopping ? 0 : SSE_IDLE_MS)) != NULL ||
+           (c = loop_late(server, CONN_NEW, stopping ? 0 : new_ms)) != NULL) {
+        if (atomic_load(&c->state) != CONN_LINGERING && transport_peek(&c->transport) > 0)
+            conn_enter(c, CONN_READY);
+        else
+            conn_close(c);
+    }
+    while ((c = loop_late(server, CONN_CLOSING, SSE_FINAL_MS)) != NULL) {
+        stream_want(c, CLOSED);
+        if (atomic_load(&c->state) == CONN_CLOSING)
+            break; /* its user's mutex is held */
+    }
+}
+
+/* Closes the streams whose token has expired. */
+static void loop_expire(struct sse_server *server, struct loop *loop)
+{
+    int64_t now = now_ms(), unix_now = unix_ms();
+
+    if (!server->config.auth_secret || now - loop->swept_ms < SSE_EXPIRY_MS)
+        return;
+    loop->swept_ms = now;
+    for (uint32_t i = 0; i < server->conns_made; i++) {
+        struct conn *c = &server->conns[i];
+        if (atomic_load(&c->state) == CONN_OPEN && c->expires_ms && c->expires_ms <= unix_now)
+            stream_want(c, EXPIRED);
+    }
+}
+
+/* Writes the keep-alives that are due. */
+static void loop_keep_alives(struct sse_server *server)
+{
+    int64_t now = heartbeat_step(server);
+
+    for (int users = 0; users < SSE_KEEP_ALIVES; users++) {
+        pthread_mutex_lock(&server->lists_lock);
+        while (server->connected > 0 && server->step < now &&
+               !server->heartbeat[server->step % HEARTBEAT_LISTS].first)
+            server->step++;
+        struct user *user = server->heartbeat[server->step % HEARTBEAT_LISTS].first;
+        int64_t next = user ? server->step + SSE_HEARTBEAT_STEPS / user_slices(user) : 0;
+        if (user && server->step <= now)
+            user_move_locked(user, &server->heartbeat[next % HEARTBEAT_LISTS]);
+        else
+            user = NULL;
+        pthread_mutex_unlock(&server->lists_lock);
         if (!user)
-            continue;
-        user_beat(server, user, now);
-        user_unpin(user);
-    }
-    if (look->due_count > 0)
-        sched_yield(); /* messages may be waiting for the processor */
-}
-
-/* Wakes the threads of streams whose clients have closed or said something: one that has nothing to
- * write does not watch its socket itself. It is woken without its user's lock; if that comes a
- * moment too early to be noticed, the next look wakes it. A socket may be closed, and its number be
- * another's, before poll() gets to it: that rings a bell in vain. */
-static void acceptor_ring(struct sse_server *server, struct acceptor *a, struct look *look,
-                          uint32_t from)
-{
-    int ready = look->count > 0 ? poll(look->on, look->count, 0) : 0;
-    for (uint32_t i = 0; ready > 0 && i < look->count; i++) {
-        struct bell *bell = &server->conns[from + i].bell;
-        if (!look->on[i].revents)
-            continue;
-        if (look->on[i].revents & ~POLLIN)
-            acceptor_hand_on(server, a, from + i);
-        atomic_store(&bell->heard, true);
-        pthread_cond_signal(&bell->rung);
+            return;
+        atomic_store(&user->keep_alive_due, true);
+        user_try(server, user);
     }
 }
 
-/* Looks at all streams: who has closed, and for whom a keep-alive is due. */
-static void acceptor_look(struct sse_server *server, struct acceptor *a)
+/* Milliseconds until the next keep-alive is due: at most `most`. */
+static int64_t loop_keep_alive_in(struct sse_server *server, int64_t most)
 {
-    struct look look;
-    int64_t now = now_ms();
-    uint32_t from = 0;
+    int64_t step, wait = most;
 
-    a->round++;
-    do {
-        acceptor_copy(server, &look, from, now);
-        acceptor_ring(server, a, &look, from);
-        acceptor_beat(server, &look, a->round, now);
-        from += look.count;
-    } while (look.count == SSE_LOOK_SLOTS);
-    a->looked_ms = now_ms();
-    a->looked = from;
-    acceptor_tidy(server, a);
+    pthread_mutex_lock(&server->lists_lock);
+    step = server->step;
+    while (server->connected > 0 && step < server->step + HEARTBEAT_LISTS &&
+           !server->heartbeat[step % HEARTBEAT_LISTS].first)
+        step++;
+    server->next_step = server->connected > 0 ? step : INT64_MAX;
+    pthread_mutex_unlock(&server->lists_lock);
+    if (server->next_step < INT64_MAX)
+        wait = server->started_ms - now_ms() +
+               (step * heartbeat_ms(server) + SSE_HEARTBEAT_STEPS - 1) / SSE_HEARTBEAT_STEPS;
+    return wait < 0 ? 0 : wait < most ? wait : most;
 }
 
-/* Writes to `on` what poll() is to watch of them, and returns how many there are. */
-static unsigned acceptor_watch_refused(struct acceptor *a, struct pollfd *on)
+/* How long the loop may sleep: for good if there is no connection. It has said before that it is
+ * about to, so that what comes after this wakes it up. */
+static int loop_rest_ms(struct sse_server *server, const struct loop *loop)
 {
-    unsigned n = 0;
-    for (struct refused *r = a->refused; r < a->refused + SSE_REFUSED; r++) {
-        r->watched = n;
-        if (r->transport.fd >= 0)
-            on[n++] =
-                (struct pollfd){.fd = r->transport.fd, .events = transport_wants(&r->transport)};
-    }
-    return n;
-}
+    int64_t rest = 1000; /* connections come into their states at any time */
 
-/* How long the accept loop may sleep: for good if there is no thread, which only it could add. */
-static int acceptor_rest_ms(struct sse_server *server, const struct acceptor *a, bool busy)
-{
-    if (busy)
-        return SSE_ACCEPT_PAUSE_MS;
     pthread_mutex_lock(&server->conns_lock);
-    bool alone = server->workers == 0;
+    bool ends = server->held[CONN_COMPLETE].first || server->held[CONN_LOST].first;
     pthread_mutex_unlock(&server->conns_lock);
-    int64_t look_in = a->looked_ms + SSE_LOOK_MS - now_ms();
-    return alone ? -1 : look_in > 0 ? (int)look_in : 0;
+    if ((atomic_load(&server->stop_asked) && !atomic_load(&server->stopping)) ||
+        atomic_load(&server->reload_asked) || (loop->has_callers && !loop->paused_until_ms))
+        return 0;
+    if (ends || atomic_load(&server->ready) > 0)
+        rest = 1;
+    else if (atomic_load(&server->stopping))
+        rest = 10;
+    else if (loop->paused_until_ms)
+        rest = SSE_ACCEPT_PAUSE_MS;
+    else if (atomic_load(&server->conns_open) == 0)
+        return -1;
+    return (int)loop_keep_alive_in(server, rest);
 }
 
 /* The words for what tls_load() has just returned. */
@@ -7126,34 +7282,60 @@ static void server_reload(struct sse_server *server)
     }
 }
 
-/* One turn of the accept loop. False when the server is to stop, or cannot go on. */
-static bool acceptor_turn(struct sse_server *server, struct acceptor *a)
+/* After a rush, what libraries keep of its memory goes back to the system. */
+static void loop_tidy(struct sse_server *server, struct loop *loop)
 {
-    struct pollfd on[2 + SSE_REFUSED];
-    char ignored[64];
-    int64_t now = now_ms();
-    unsigned refused = acceptor_watch_refused(a, on + 2);
-    /* A handshake takes its time: where there are as many as there can be, the next must wait. */
-    bool paused = a->paused_until_ms > now || (server->tls && refused == SSE_REFUSED);
+    uint32_t open = atomic_load(&server->conns_open);
+    if (open > loop->most)
+        loop->most = open;
+    if (loop->most < SSE_IDLE_THREADS || open >= loop->most / 2)
+        return;
+    tls_tidy();
+    loop->most = open;
+}
 
-    on[0] = (struct pollfd){.fd = server->wake_pipe[0], .events = POLLIN};
-    on[1] = (struct pollfd){.fd = paused ? -1 : server->listener, .events = POLLIN};
-    int n = poll(on, 2 + refused, acceptor_rest_ms(server, a, paused || refused > 0));
-    if (n < 0)
-        return errno == EINTR;
-    while (on[0].revents && read(server->wake_pipe[0], ignored, sizeof ignored) > 0)
-        ; /* what woke it is told by the flags, which were set before */
-    if (atomic_load(&server->stop_asked))
+/* One turn of the loop: waits until something is to be done, and does it. False with errno set if it
+ * cannot wait. */
+static bool loop_turn(struct sse_server *server, struct loop *loop)
+{
+    struct poller *p = &server->poller;
+    struct poller_event events[SSE_EVENTS];
+    char ignored[64];
+
+    atomic_store(&p->is_waiting, true);
+    int n = poller_wait(p, events, SSE_EVENTS, loop_rest_ms(server, loop));
+    atomic_store(&p->is_waiting, false);
+    if (n < 0 && errno != EINTR)
         return false;
+    for (int i = 0; i < n; i++) {
+        if (events[i].slot == POLLER_LISTENER) {
+            loop->has_callers = true;
+        } else if (events[i].slot == POLLER_WAKEUP) {
+            while (read(p->wakeup[0], ignored, sizeof ignored) > 0)
+                ; /* what woke it is told by flags and states, which were set before */
+            poller_change(p, POLLER_WAKEUP, p->wakeup[0], READABLE);
+        } else {
+            loop_event(&server->conns[events[i].slot - POLLER_CONNS], events[i].events);
+        }
+    }
     if (atomic_exchange(&server->reload_asked, false))
         server_reload(server);
-    acceptor_sweep(a, on + 2);
-    a->has_callers = on[1].revents != 0;
-    a->taken = 0;
-    if (now_ms() - a->looked_ms >= (a->has_callers ? a->looked / SSE_LOOKS_PER_MS : SSE_LOOK_MS))
-        acceptor_look(server, a);
-    while (a->has_callers && a->taken < SSE_ACCEPTS)
-        a->has_callers = acceptor_accept(server, a);
+    loop_keep_alives(server);
+    loop_expire(server, loop);
+    loop_time_out(server);
+    loop_end(server, CONN_COMPLETE);
+    loop_end(server, CONN_LOST);
+    loop_tidy(server, loop);
+    if (loop->paused_until_ms <= now_ms())
+        loop->paused_until_ms = 0;
+    /* New connections come last: until here, no slot that was reported is another's. */
+    if (loop->has_callers && !loop->paused_until_ms && server->listener >= 0) {
+        loop_accept(server, loop);
+        if (!loop->has_callers)
+            poller_change(p, POLLER_LISTENER, server->listener, READABLE);
+    }
+    loop_serve(server, loop);
+    loop_cut_stalled(server);
     return true;
 }
 
@@ -7162,83 +7344,79 @@ static bool acceptor_turn(struct sse_server *server, struct acceptor *a)
  * How it all begins and ends. What sse_create() reserves is all there will be; sse_run() returns
  * when the last connection has ended, or been given up. */
 
-/* Waits until no thread of a connection is left, or the deadline. */
+/* Waits until no worker has a thread, or the deadline. */
 static bool server_wait(struct sse_server *server, int64_t ms)
 {
     int64_t deadline = now_ms() + ms;
 
     pthread_mutex_lock(&server->conns_lock);
-    while (server->workers > 0 && cond_wait(&server->conns_changed, &server->conns_lock, deadline))
+    while (server->threads > 0 && cond_wait(&server->conns_changed, &server->conns_lock, deadline))
         ;
-    bool none = server->workers == 0;
+    bool none = server->threads == 0;
     pthread_mutex_unlock(&server->conns_lock);
     return none;
 }
 
-/* Ends threads that wait and idle connections, or with `all` every connection. */
-static void server_cut(struct sse_server *server, bool all)
+/* Shuts the sockets of all requests under way, and closes the connections that the loop holds. */
+static void server_cut(struct sse_server *server)
 {
     pthread_mutex_lock(&server->conns_lock);
-    for (uint32_t i = 0; i < server->conns_made; i++) {
-        struct conn *c = &server->conns[i];
-        unsigned since = atomic_load(&c->idle_since);
-        if ((since & 1) && c->next_fd < 0)
-            conn_take_thread_locked(c, since, -1);
-        if (all && c->transport.fd >= 0)
-            shutdown(c->transport.fd, SHUT_RDWR);
-    }
-    crews_dismiss_locked(server, true);
-    pthread_cond_broadcast(&server->conns_changed);
+    for (uint32_t i = 0; i < server->workers_made; i++)
+        if (server->workers[i].conn)
+            shutdown(server->workers[i].conn->transport.fd, SHUT_RDWR);
     pthread_mutex_unlock(&server->conns_lock);
+    server_wait(server, SSE_STOP_MORE_MS);
+    for (uint32_t i = 0; i < server->conns_made; i++)
+        if (server->conns[i].is_held)
+            conn_close(&server->conns[i]);
 }
 
 /* No new connections; streams are told when to come back; requests under way get their time. */
-static void server_wind_down(struct sse_server *server)
+static void server_shut_down(struct sse_server *server, struct loop *loop)
 {
+    int64_t deadline = now_ms() + SSE_STOP_MS;
     struct user *user;
     uint32_t at = 0;
 
     atomic_store(&server->stopping, true);
+    poller_remove(&server->poller, POLLER_LISTENER);
     close(server->listener);
     server->listener = -1;
-    server_cut(server, false);
+    pthread_mutex_lock(&server->conns_lock);
+    pthread_cond_broadcast(&server->conns_changed);
+    for (struct worker *w = server->workers_idle; w; w = w->next)
+        pthread_cond_signal(&w->called);
+    pthread_mutex_unlock(&server->conns_lock);
     while ((user = user_each(server, &at))) {
         pthread_mutex_lock(&user->lock);
-        user_close_locked(server, user, CLOSE_STOPPING);
-        pthread_mutex_unlock(&user->lock);
+        user_close_locked(user, CLOSE_STOPPING);
+        user_unlock(server, user);
         user_unpin(user);
     }
-    if (!server_wait(server, SSE_STOP_MS)) {
-        server_cut(server, true);
-        server_wait(server, SSE_STOP_MORE_MS);
-    }
+    while (atomic_load(&server->conns_open) > 0 && now_ms() < deadline && loop_turn(server, loop))
+        ;
+    if (atomic_load(&server->conns_open) > 0 || !server_wait(server, SSE_STOP_MORE_MS))
+        server_cut(server);
 }
 
 int sse_run(struct sse_server *server)
 {
-    struct acceptor a = {.paused_until_ms = 0};
+    struct loop loop = {.paused_until_ms = 0};
 
-    for (unsigned i = 0; i < SSE_REFUSED; i++)
-        a.refused[i].transport.fd = -1;
-    while (acceptor_turn(server, &a))
-        ;
+    bool goes_on = poller_add(&server->poller, POLLER_LISTENER, server->listener, READABLE);
+    while (goes_on && !atomic_load(&server->stop_asked))
+        goes_on = loop_turn(server, &loop);
     int error = errno;
-    server_wind_down(server);
-    for (unsigned i = 0; i < SSE_REFUSED; i++)
-        if (a.refused[i].transport.fd >= 0)
-            refused_end(&a.refused[i]);
+    server_shut_down(server, &loop);
     errno = error;
     return atomic_load(&server->stop_asked) ? SSE_OK : SSE_ESYSTEM;
 }
 
-/* Sets a flag that the accept loop looks at, and wakes it. A pipe that is full wakes it, too. */
+/* Sets a flag that the loop looks at, and wakes it up. */
 static void server_ask(struct sse_server *server, atomic_bool *flag)
 {
-    int error = errno;
     atomic_store(flag, true);
-    while (write(server->wake_pipe[1], "", 1) < 0 && errno == EINTR)
-        ;
-    errno = error;
+    poller_wake(&server->poller);
 }
 
 void sse_stop(struct sse_server *server)
@@ -7256,7 +7434,7 @@ unsigned sse_port(const struct sse_server *server)
     return server->port;
 }
 
-/* One user's, and one connection's, share of memory. */
+/* One user's, one connection's and one thread's share of memory. */
 static size_t user_bytes(const struct sse_config *c)
 {
     return sizeof(struct user) + 4 * sizeof(uint32_t) + log_bytes(c); /* <= 4 index cells */
@@ -7264,8 +7442,12 @@ static size_t user_bytes(const struct sse_config *c)
 
 static size_t conn_bytes(const struct sse_config *c)
 {
-    return sizeof(struct conn) + sizeof(struct pollfd) + sizeof(int64_t) + sizeof(struct buffers) +
-           c->stack_bytes + (c->cert_file ? TLS_CONN_BYTES : 0);
+    return sizeof(struct conn) + 2 * sizeof(struct pollfd) + (c->cert_file ? TLS_CONN_BYTES : 0);
+}
+
+static size_t thread_bytes(const struct sse_config *c)
+{
+    return sizeof(struct worker) + c->stack_bytes;
 }
 
 /* Large bodies share a budget, in slots of the largest size: so many. */
@@ -7274,15 +7456,11 @@ static uint32_t body_slots(const struct sse_config *c)
     uint32_t count = SSE_BODY_BUDGET / c->max_message;
     if (count < SSE_BODY_SLOTS_MIN)
         count = SSE_BODY_SLOTS_MIN;
-    return count < c->max_connections ? count : c->max_connections;
+    return count < c->max_threads ? count : c->max_threads;
 }
 
-static size_t program_bytes(const struct sse_config *c)
-{
-    return (size_t)SSE_PROGRAM_BYTES + TLS_PROGRAM_BYTES +
-           SSE_SPARE_THREADS * (size_t)c->stack_bytes +
-           (c->cert_file ? SSE_REFUSED * (size_t)TLS_CONN_BYTES : 0);
-}
+/* The program itself, with what the loop needs. */
+enum { PROGRAM_BYTES = SSE_PROGRAM_BYTES + TLS_PROGRAM_BYTES };
 
 /* Bytes with a unit, rounded up to one decimal. */
 static void text_size(struct text *t, uint64_t bytes)
@@ -7296,21 +7474,25 @@ static void text_size(struct text *t, uint64_t bytes)
 /* What sse_memory() tells, of a server with these limits. */
 static uint64_t config_memory(const struct sse_config *c, char *how, size_t size)
 {
+    unsigned connections = c->max_connections + SSE_RESERVED;
     uint64_t bytes = (uint64_t)c->max_users * user_bytes(c) +
-                     (uint64_t)c->max_connections * conn_bytes(c) +
-                     (uint64_t)body_slots(c) * c->max_message + program_bytes(c);
+                     (uint64_t)connections * conn_bytes(c) +
+                     (uint64_t)c->max_threads * thread_bytes(c) +
+                     (uint64_t)body_slots(c) * c->max_message + PROGRAM_BYTES;
     struct text t = text_over(how, size ? size - 1 : 0);
 
     if (!how || size == 0)
         return bytes;
     text_print(&t, "%u users x ", c->max_users);
     text_size(&t, user_bytes(c));
-    text_print(&t, ", %u connections x ", c->max_connections);
+    text_print(&t, ", %u connections x ", connections);
     text_size(&t, conn_bytes(c));
+    text_print(&t, ", %u threads x ", c->max_threads);
+    text_size(&t, thread_bytes(c));
     text_print(&t, ", %u bodies x ", body_slots(c));
     text_size(&t, c->max_message);
     text_string(&t, ", program ");
-    text_size(&t, program_bytes(c));
+    text_size(&t, PROGRAM_BYTES);
     how[t.len] = 0;
     return bytes;
 }
@@ -7345,12 +7527,10 @@ static bool server_reserve(struct sse_server *server)
     server->index = calloc(cells, sizeof *server->index);
     server->users = calloc(c->max_users, sizeof *server->users);
     server->logs = calloc(c->max_users, log_bytes(c));
-    server->conns = calloc(c->max_connections, sizeof *server->conns);
-    server->watched = calloc(c->max_connections, sizeof *server->watched);
-    server->beats = calloc(c->max_connections, sizeof *server->beats);
-    server->buffers = calloc(c->max_connections, sizeof *server->buffers);
+    server->conns = calloc(c->max_connections + SSE_RESERVED, sizeof *server->conns);
+    server->workers = calloc(c->max_threads + 1, sizeof *server->workers); /* one is the loop's */
     return server_reserve_bodies(server) && server->index && server->users && server->logs &&
-           server->conns && server->watched && server->beats && server->buffers;
+           server->conns && server->workers;
 }
 
 /* Random bytes: the hash key, the first epoch, the spread of retries, the keys of the page's
@@ -7372,7 +7552,7 @@ static bool server_seed(struct sse_server *server)
 static bool server_init_locks(struct sse_server *server)
 {
     return pthread_rwlock_init(&server->table_lock, NULL) == 0 &&
-           pthread_mutex_init(&server->away_lock, NULL) == 0 &&
+           pthread_mutex_init(&server->lists_lock, NULL) == 0 &&
            pthread_mutex_init(&server->conns_lock, NULL) == 0 && cond_init(&server->conns_changed);
 }
 
@@ -7432,7 +7612,7 @@ int sse_create(struct sse_server **out, const struct sse_config *config)
     unsigned page = (unsigned)sysconf(_SC_PAGESIZE); /* macOS takes whole pages only */
     checked.stack_bytes = (checked.stack_bytes + page - 1) / page * page;
     server->config = checked;
-    server->listener = server->wake_pipe[0] = server->wake_pipe[1] = -1;
+    server->listener = -1;
     server->started_ms = now_ms();
     server_add_routes(server);
     tls_init();
@@ -7441,10 +7621,11 @@ int sse_create(struct sse_server **out, const struct sse_config *config)
         free(server);
         return SSE_ENOMEM;
     }
-    int code = !server_reserve(server)        ? SSE_ENOMEM
-               : !server_seed(server)         ? SSE_ERANDOM
-               : pipe(server->wake_pipe) != 0 ? SSE_ESYSTEM
-                                              : SSE_OK;
+    uint32_t slots = POLLER_CONNS + checked.max_connections + SSE_RESERVED;
+    int code = !poller_init(&server->poller, slots) ? SSE_ESYSTEM
+               : !server_reserve(server)            ? SSE_ENOMEM
+               : !server_seed(server)               ? SSE_ERANDOM
+                                                    : SSE_OK;
     if (code == SSE_OK && checked.cert_file)
         code = tls_load(checked.cert_file, checked.key_file, &server->tls);
     if (code == SSE_OK)
@@ -7454,10 +7635,6 @@ int sse_create(struct sse_server **out, const struct sse_config *config)
         sse_destroy(server);
         errno = error;
         return code;
-    }
-    for (int i = 0; i < 2; i++) {
-        fcntl(server->wake_pipe[i], F_SETFD, FD_CLOEXEC);
-        fcntl(server->wake_pipe[i], F_SETFL, O_NONBLOCK);
     }
     *out = server;
     return SSE_OK;
@@ -7471,24 +7648,20 @@ void sse_destroy(struct sse_server *server)
         ;
     for (uint32_t i = 0; server->users && i < server->users_made; i++)
         pthread_mutex_destroy(&server->users[i].lock);
-    for (uint32_t i = 0; server->conns && i < server->conns_made; i++)
-        pthread_cond_destroy(&server->conns[i].bell.rung);
+    for (uint32_t i = 0; server->workers && i < server->workers_made; i++)
+        pthread_cond_destroy(&server->workers[i].called);
     pthread_cond_destroy(&server->conns_changed);
     pthread_mutex_destroy(&server->conns_lock);
-    pthread_mutex_destroy(&server->away_lock);
+    pthread_mutex_destroy(&server->lists_lock);
     pthread_rwlock_destroy(&server->table_lock);
-    for (int i = 0; i < 2; i++)
-        if (server->wake_pipe[i] >= 0)
-            close(server->wake_pipe[i]);
+    poller_free(&server->poller);
     if (server->listener >= 0)
         close(server->listener);
     tls_free(server->tls);
     free(server->bodies.area);
     free(server->bodies.next);
-    free(server->buffers);
+    free(server->workers);
     free(server->conns);
-    free(server->watched);
-    free(server->beats);
     free(server->logs);
     free(server->users);
     free(server->index);
@@ -7779,7 +7952,7 @@ __attribute__((noreturn)) static void start_error(const struct sse_config *confi
     else if (code == SSE_ERANDOM)
         fprintf(stderr, "sse: no random bytes: cannot read /dev/urandom: %s\n", strerror(errno));
     else
-        fprintf(stderr, "sse: cannot make a pipe: %s\n", strerror(errno));
+        fprintf(stderr, "sse: cannot make a pipe or poller: %s\n", strerror(errno));
     exit(1);
 }
 

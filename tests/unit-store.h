@@ -207,33 +207,39 @@ static bool table_is_sound(struct sse_server *server, uint32_t expected_users)
     return sound && found == expected_users;
 }
 
-/* The away list leads both ways, and has this many users, all of them without streams. */
+/* The away list leads both ways, and has this many users, all of them without streams; all others
+ * are in a list of the heartbeat. */
 static bool away_is_sound(struct sse_server *server, uint32_t expected)
 {
-    uint32_t count = 0, before = 0;
-    for (uint32_t slot = server->away_head; slot; slot = server->users[slot - 1].away_next) {
-        if (count++ == expected || server->users[slot - 1].away_prev != before ||
-            server->users[slot - 1].stream_count)
+    uint32_t count = 0, connected = 0;
+    const struct user *before = NULL;
+    for (const struct user *u = server->away.first; u; before = u, u = u->list_next)
+        if (count++ == expected || u->list_prev != before || u->list != &server->away ||
+            u->stream_count)
             return false;
-        before = slot;
-    }
-    return count == expected && server->away_tail == before;
+    for (int i = 0; i < HEARTBEAT_LISTS; i++)
+        for (const struct user *u = server->heartbeat[i].first; u; u = u->list_next, connected++)
+            if (u->list != &server->heartbeat[i] || !u->stream_count)
+                return false;
+    return count == expected && server->away.last == before && connected == server->connected;
 }
 
-static void user_connect(struct sse_server *server, struct user *user, struct stream *s)
+static void user_connect(struct sse_server *server, struct user *user, struct conn *c)
 {
-    memset(s, 0, sizeof *s);
-    s->user = user;
+    memset(c, 0, sizeof *c);
+    c->server = server;
+    c->user = user;
     pthread_mutex_lock(&user->lock);
-    stream_link_locked(server, s);
-    pthread_mutex_unlock(&user->lock);
+    stream_enter_locked(c, CONN_OPEN);
+    user_unlock(server, user);
 }
 
-static void user_leave(struct sse_server *server, struct stream *s)
+static void user_disconnect(struct sse_server *server, struct conn *c)
 {
-    pthread_mutex_lock(&s->user->lock);
-    stream_end_locked(server, s);
-    pthread_mutex_unlock(&s->user->lock);
+    pthread_mutex_lock(&c->user->lock);
+    if (stream_is_alive(c))
+        stream_enter_locked(c, CONN_LOST);
+    user_unlock(server, c->user);
 }
 
 static bool user_known(struct sse_server *server, const char *name)
@@ -250,7 +256,7 @@ static void test_table_fill_and_evict(void)
     struct sse_server *server = store_server(&config);
     static const char *const names[] = {"a", "b", "c", "d"};
     struct user *users[4], *user;
-    struct stream streams[4];
+    struct conn streams[4];
 
     check(!user_find(server, slice_of("a")));
     check(table_is_sound(server, 0));
@@ -275,7 +281,7 @@ static void test_table_fill_and_evict(void)
     user_connect(server, users[0], &streams[0]);
     user_connect(server, users[2], &streams[2]);
     check(away_is_sound(server, 2));
-    user_leave(server, &streams[0]); /* away: b d a; c is Connected */
+    user_disconnect(server, &streams[0]); /* away: b d a; c is Connected */
     check(away_is_sound(server, 3));
     uint64_t epoch = users[1]->epoch;
     user = user_find_or_add(server, slice_of("e"));
@@ -305,7 +311,7 @@ static void test_table_fill_and_evict(void)
     check(store_send(server, "e", "x", NULL) == SSE_OK);
     check(table_is_sound(server, 4));
     for (int i = 0; i < 4; i++)
-        user_leave(server, &streams[i]);
+        user_disconnect(server, &streams[i]);
     check(away_is_sound(server, 4) && atomic_load(&server->stream_count) == 0);
     sse_destroy(server);
 }
@@ -320,7 +326,7 @@ struct table_model {
         uint64_t epoch;
         unsigned pins;
         bool connected;
-        struct stream stream;
+        struct conn stream;
     } of[MODEL_NAMES];
     int away[MODEL_NAMES]; /* who left longest ago first */
     int away_count, count;
@@ -360,7 +366,7 @@ static void model_find_or_add(struct sse_server *server, struct table_model *m, 
         check(user != NULL);
         if (!user)
             abort();
-        check(user->log.first == 1 && user->log.next == 1 && user->handed == 0);
+        check(user->log.first == 1 && user->log.next == 1 && user->max_delivered_seq == 0);
         m->of[who].user = user;
         m->of[who].epoch = user->epoch;
         m->away[m->away_count++] = who;
@@ -391,7 +397,7 @@ static void model_toggle(struct sse_server *server, struct table_model *m, int w
     if (!m->of[who].user)
         return;
     if (m->of[who].connected) {
-        user_leave(server, &m->of[who].stream);
+        user_disconnect(server, &m->of[who].stream);
         m->away[m->away_count++] = who;
     } else {
         int at = 0;
@@ -409,8 +415,8 @@ static bool model_agrees(struct sse_server *server, const struct table_model *m)
     if (!table_is_sound(server, (uint32_t)m->count) ||
         !away_is_sound(server, (uint32_t)m->away_count) || server->users_made != (uint32_t)m->count)
         return false;
-    for (uint32_t slot = server->away_head; slot; slot = server->users[slot - 1].away_next)
-        if (&server->users[slot - 1] != m->of[m->away[at++]].user)
+    for (const struct user *u = server->away.first; u; u = u->list_next)
+        if (u != m->of[m->away[at++]].user)
             return false;
     return true;
 }
@@ -455,7 +461,7 @@ static void table_against_model(unsigned slots, uint32_t spread, int steps)
     }
     for (int i = 0; i < MODEL_NAMES; i++)
         if (m->of[i].connected)
-            user_leave(server, &m->of[i].stream);
+            user_disconnect(server, &m->of[i].stream);
     check(atomic_load(&server->stream_count) == 0);
     free(m);
     sse_destroy(server);
@@ -811,14 +817,12 @@ static void test_id_round_trip(void)
 /* ==== Streams ===================================================================================
  */
 
-/* A stream with both ends of its connection. */
+/* A stream with both ends of its connection. The test does the loop's part. */
 struct peer {
     struct sse_server *server;
     struct user *user;
     int fd[2]; /* the server's end, the client's */
-    struct transport transport;
-    struct bell bell;
-    struct stream stream;
+    struct conn *conn;
     char head[1024];
     struct heap got;
 };
@@ -830,39 +834,42 @@ static int peer_open(struct peer *p, struct sse_server *server, const char *name
     memset(p, 0, sizeof *p);
     p->server = server;
     p->user = user_find_or_add(server, slice_of(name));
-    if (!p->user || socketpair(AF_UNIX, SOCK_STREAM, 0, p->fd) != 0 || !cond_init(&p->bell.rung))
+    if (!p->user || socketpair(AF_UNIX, SOCK_STREAM, 0, p->fd) != 0)
         abort();
     if (room)
         setsockopt(p->fd[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
-    p->transport.fd = p->fd[0];
-    p->stream.transport = &p->transport;
-    p->stream.bell = &p->bell;
+    p->conn = loop_claim(server, p->fd[0]);
+    if (!p->conn)
+        abort();
+    atomic_store(&p->conn->state, CONN_SERVED);
     struct text out = text_over(p->head, sizeof p->head);
-    int code = stream_open(server, p->user, slice_of(last_event_id), &out, &p->stream);
+    int code = stream_open(p->conn, p->user, slice_of(last_event_id), &out);
     check(!out.full && (code == SSE_OK || out.len == 0));
-    check((code == SSE_OK) == p->stream.linked);
+    check((code == SSE_OK) == stream_is_open(p->conn));
     return code;
 }
 
 static void peer_close(struct peer *p)
 {
-    if (p->stream.linked)
-        user_leave(p->server, &p->stream);
+    if (p->conn->user)
+        user_disconnect(p->server, p->conn);
+    conn_close(p->conn);
     user_unpin(p->user);
-    pthread_cond_destroy(&p->bell.rung);
-    close(p->fd[0]);
     close(p->fd[1]);
     heap_free(&p->got);
 }
 
-/* What the stream's thread does. True if the client is there to see the end. */
-static bool peer_run(struct peer *p)
+/* What the loop has done for a stream when something has happened to it. */
+static void peer_act(struct peer *p, unsigned events)
 {
-    struct stream_course course = {.settle_after_ms = 1};
-    enum stream_end end;
-    while ((end = stream_run(p->server, &p->stream, &course)) == STREAM_SETTLED)
-        ; /* here no other thread goes on with it */
-    return end == STREAM_ENDED;
+    pthread_mutex_lock(&p->user->lock);
+    stream_act_locked(p->conn, events);
+    user_unlock(p->server, p->user);
+}
+
+static bool peer_is_lost(const struct peer *p)
+{
+    return atomic_load(&p->conn->state) == CONN_LOST;
 }
 
 /* Reads at most `most` bytes of what is there. */
@@ -883,9 +890,7 @@ static size_t peer_read(struct peer *p, size_t most)
 
 static void peer_flush(struct peer *p)
 {
-    pthread_mutex_lock(&p->user->lock);
-    stream_flush_locked(p->server, &p->stream);
-    pthread_mutex_unlock(&p->user->lock);
+    peer_act(p, WRITABLE);
 }
 
 /* Bytes that the operating system has taken for the client so far, read or not. */
@@ -1093,7 +1098,7 @@ static void test_stream_receipts(void)
     shutdown(b.fd[1], SHUT_RDWR);
     check(store_send(server, "alice", "3", &receipt) == SSE_OK);
     check(receipt.streams == 1 && receipt.delivered == 1);
-    check(b.stream.gone && !b.stream.linked && a.stream.linked && a.user->streams == &a.stream);
+    check(peer_is_lost(&b) && stream_is_open(a.conn) && a.user->streams == a.conn);
     shutdown(a.fd[1], SHUT_RDWR);
     check(store_send(server, "alice", "4", &receipt) == SSE_OK);
     check(receipt.streams == 0 && receipt.delivered == 0 && !a.user->streams);
@@ -1117,7 +1122,6 @@ struct walk {
     struct sse_server *server;
     struct peer peers[WALK_PEERS];
     struct heap expected[WALK_PEERS];
-    struct stream_course course[WALK_PEERS];
     char body[3000];
 };
 
@@ -1134,30 +1138,27 @@ static void walk_send(struct walk *w)
     for (int i = 0; i < WALK_PEERS; i++) {
         struct peer *p = &w->peers[i];
         heap_frame(&w->expected[i], user->epoch, seq, event, body);
-        open += p->stream.linked;
-        whole += p->stream.linked && peer_taken(p) == w->expected[i].len;
+        open += stream_is_open(p->conn);
+        whole += stream_is_open(p->conn) && peer_taken(p) == w->expected[i].len;
     }
     check(receipt.users == 1 && receipt.streams == open && receipt.delivered == whole);
 }
 
-/* A turn of the stream's own thread, now and then with a keep-alive due. */
+/* The loop's part: now and then a keep-alive for all of them, then room in a socket. */
 static void walk_turn(struct walk *w, int i)
 {
-    struct stream *s = &w->peers[i].stream;
-    bool beat = store_below(4) == 0;
+    struct user *user = w->peers[i].user;
 
-    int64_t now = now_ms();
-
-    for (int k = 0; k < WALK_PEERS; k++)
-        w->peers[k].stream.beat_ms = beat && k == i ? now : INT64_MAX;
+    if (store_below(4) == 0) {
+        for (int k = 0; k < WALK_PEERS; k++) /* none in the middle of a frame */
+            if (stream_is_open(w->peers[k].conn) && peer_taken(&w->peers[k]) == w->expected[k].len)
+                heap_string(&w->expected[k], STORE_BEAT);
+        pthread_mutex_lock(&user->lock);
+        user_keep_alive_locked(w->server, user);
+        user_unlock(w->server, user);
+    }
+    peer_act(&w->peers[i], WRITABLE);
     check(peer_taken(&w->peers[i]) <= w->expected[i].len);
-    if (beat && s->linked && peer_taken(&w->peers[i]) == w->expected[i].len)
-        heap_string(&w->expected[i], STORE_BEAT); /* none in the middle of a frame */
-    user_beat(w->server, s->user, now);
-    check(!beat || !s->linked || s->beat_ms == now + 1000 * (int64_t)w->server->config.heartbeat_s);
-    pthread_mutex_lock(&s->user->lock);
-    check(stream_turn_locked(w->server, s, &w->course[i]) == !s->gone);
-    pthread_mutex_unlock(&s->user->lock);
 }
 
 static bool walk_is_prefix(const struct walk *w, int i)
@@ -1202,8 +1203,8 @@ static void stream_partial_writes(uint32_t position)
         bool room = true; /* nobody is to fall out of the log here */
         for (int k = 0; k < WALK_PEERS; k++) {
             room = room && w.peers[k].got.len + 60000 > w.expected[k].len &&
-                   log->next - w.peers[k].stream.seq < 50;
-            behind += w.peers[k].stream.behind;
+                   log->next - w.peers[k].conn->seq < 50;
+            behind += w.peers[k].conn->is_behind;
         }
         if (what < 2 && room)
             walk_send(&w);
@@ -1216,7 +1217,7 @@ static void stream_partial_writes(uint32_t position)
         struct peer *p = &w.peers[i];
         while (peer_read(p, 1 + store_below(3000)) > 0)
             peer_flush(p);
-        check(!p->stream.gone && p->stream.linked && !p->stream.behind);
+        check(stream_is_open(p->conn) && !p->conn->is_behind);
         check(heap_same(&p->got, &w.expected[i]));
     }
     check(behind > 100); /* or else nothing was tested */
@@ -1238,19 +1239,18 @@ static void stream_falls_out(unsigned history, unsigned history_bytes)
     struct sse_user_status status;
 
     walk_open(&w, &config);
-    for (int step = 0; step < 2000 && w.peers[1].stream.linked; step++) {
+    for (int step = 0; step < 2000 && stream_is_open(w.peers[1].conn); step++) {
         walk_send(&w);
         peer_read(&w.peers[0], SIZE_MAX); /* keeps up; 1 reads nothing, 2 now and then */
         if (store_below(3) == 0)
             peer_read(&w.peers[2], store_below(5000));
-        if (w.peers[2].stream.linked && store_below(2) == 0)
+        if (stream_is_open(w.peers[2].conn) && store_below(2) == 0)
             walk_turn(&w, 2);
     }
-    check(!w.peers[1].stream.linked && w.peers[1].stream.gone && w.peers[1].stream.stirred);
-    check(w.peers[0].stream.linked && !w.peers[0].stream.gone);
+    check(peer_is_lost(&w.peers[1]) && stream_is_open(w.peers[0].conn));
     check(sse_status(w.server, "walker", &status) == SSE_OK);
     check(status.connected && status.queued == 0);
-    check(status.streams == 1u + w.peers[2].stream.linked);
+    check(status.streams == 1u + stream_is_open(w.peers[2].conn));
     for (int i = 0; i < WALK_PEERS; i++) {
         peer_read(&w.peers[i], SIZE_MAX);
         check(walk_is_prefix(&w, i));
@@ -1294,8 +1294,8 @@ static void test_disconnect(void)
     send_numbers(server, "alice", 1, 1);
     check(sse_disconnect(server, "alice", 0) == SSE_OK);
     for (int i = 0; i < 2; i++) {
-        check(peers[i].stream.reason == CLOSE_DISCONNECTED && peers[i].stream.until == 2);
-        check(!peers[i].stream.linked && !peers[i].stream.gone && peers[i].stream.stirred);
+        check(peers[i].conn->reason == CLOSE_DISCONNECTED && peers[i].conn->end_seq == 2);
+        check(atomic_load(&peers[i].conn->state) == CONN_COMPLETE);
     }
     check(sse_status(server, "alice", &status) == SSE_OK);
     check(!status.connected && status.streams == 0 && status.queued == 0);
@@ -1307,7 +1307,6 @@ static void test_disconnect(void)
     heap_numbers(&expected, peers[0].user->epoch, 1, 1);
     heap_string(&expected, "event: disconnected\ndata: User 'alice' disconnected\n\n");
     for (int i = 0; i < 2; i++) {
-        check(peer_run(&peers[i])); /* the thread's part: it says goodbye */
         check(peer_got(&peers[i], &expected));
         peer_close(&peers[i]);
     }
@@ -1318,7 +1317,7 @@ static void test_disconnect(void)
 }
 
 /* A stream that had kept up needs nothing more of the log: later messages may push out all of it,
- * and it still says goodbye. */
+ * and its final event still comes. */
 static void test_disconnect_then_many_messages(void)
 {
     struct sse_config config = store_config(2, 1, 10000);
@@ -1332,18 +1331,11 @@ static void test_disconnect_then_many_messages(void)
     heap_numbers(&expected, p.user->epoch, 1, 1);
     heap_string(&expected, "event: disconnected\ndata: User 'alice' disconnected\n\n");
     check(sse_disconnect(server, "alice", 0) == SSE_OK);
-    send_numbers(server, "alice", 2, 4); /* before the stream's thread has run */
-    check(peer_run(&p));
+    send_numbers(server, "alice", 2, 4); /* before the loop has seen it */
     check(peer_got(&p, &expected));
     heap_free(&expected);
     peer_close(&p);
     sse_destroy(server);
-}
-
-static void *run_stream(void *arg)
-{
-    struct peer *p = arg;
-    return peer_run(p) ? p : NULL;
 }
 
 /* Reads until `len` bytes have come, for at most some seconds. */
@@ -1353,12 +1345,12 @@ static void peer_await(struct peer *p, size_t len)
         struct pollfd on = {.fd = p->fd[1], .events = POLLIN};
         if (poll(&on, 1, 100) > 0 && peer_read(p, 1 + store_below(4000)) == 0)
             return;
+        peer_act(p, WRITABLE);
     }
 }
 
-/* One that is behind when it is told to leave gets what it was due first. The stream's own thread
- * writes, as in the server: it sleeps until the stream falls behind, or starts when it is. */
-static void stream_leaves_behind(enum close_reason reason, bool sleeps_first)
+/* One that is behind when it is closed gets what it was due first, as its socket drains. */
+static void stream_leaves_behind(enum close_reason reason)
 {
     struct sse_config config = store_config(1, 64, 200000);
     config.retry_ms = 1000;
@@ -1366,43 +1358,34 @@ static void stream_leaves_behind(enum close_reason reason, bool sleeps_first)
     struct sse_server *server = store_server(&config);
     struct heap expected = {NULL, 0, 0};
     struct peer p;
-    pthread_t thread;
-    void *there = NULL;
     char body[3000];
-    size_t farewell;
+    size_t final;
 
     memset(body, 'x', sizeof body);
     check(peer_open(&p, server, "alice", "", 1) == SSE_OK);
     heap_greeting(&expected, p.user, 1000, 0, STORE_BEAT, "");
-    if (sleeps_first && pthread_create(&thread, NULL, run_stream, &p) != 0)
-        abort();
-    if (sleeps_first)
-        sse_pause(server, 50);
     for (uint64_t seq = 1; seq <= 50; seq++) {
         check(sse_send(server, "alice", NULL, body, sizeof body, NULL) == SSE_OK);
         heap_frame(&expected, p.user->epoch, seq, (struct slice){"", 0},
                    (struct slice){body, sizeof body});
     }
-    pthread_mutex_lock(&p.user->lock);
-    check(p.stream.behind && p.stream.linked);
-    pthread_mutex_unlock(&p.user->lock);
-    if (!sleeps_first && pthread_create(&thread, NULL, run_stream, &p) != 0)
-        abort();
-    peer_await(&p, expected.len / 3); /* it goes on alone when the socket drains */
+    check(p.conn->is_behind && stream_is_open(p.conn));
+    peer_await(&p, expected.len / 3);
     check(p.got.len >= expected.len / 3);
     pthread_mutex_lock(&p.user->lock);
-    user_close_locked(server, p.user, reason);
-    pthread_mutex_unlock(&p.user->lock);
+    user_close_locked(p.user, reason);
+    user_unlock(server, p.user);
+    check(atomic_load(&p.conn->state) == CONN_CLOSING && p.user->closing == p.conn);
     send_numbers(server, "alice", 51, 51);
     if (reason == CLOSE_DISCONNECTED)
         heap_string(&expected, "event: disconnected\ndata: User 'alice' disconnected\n\n");
-    farewell = expected.len;
+    final = expected.len;
     if (reason == CLOSE_STOPPING)
-        farewell += strlen("retry: 1000\n");
-    peer_await(&p, farewell);
-    pthread_join(thread, &there);
+        final += strlen("retry: 1000\n");
+    peer_await(&p, final);
+    peer_act(&p, WRITABLE);
     peer_read(&p, SIZE_MAX);
-    check(there == &p);
+    check(atomic_load(&p.conn->state) == CONN_COMPLETE && !p.user->closing);
     check(p.got.len >= expected.len && memcmp(p.got.at, expected.at, expected.len) == 0);
     if (reason == CLOSE_STOPPING && p.got.len >= expected.len) {
         unsigned retry = 0;
@@ -1410,7 +1393,7 @@ static void stream_leaves_behind(enum close_reason reason, bool sleeps_first)
         heap_put(&p.got, "", 1);
         check(sscanf(p.got.at + expected.len, "retry: %u\n%n", &retry, &used) == 1);
         check(retry >= 1000 && retry <= 5000);
-        check(p.got.len - 1 - expected.len == farewell - expected.len);
+        check(p.got.len - 1 - expected.len == final - expected.len);
     } else {
         check(p.got.len == expected.len);
     }
@@ -1422,46 +1405,121 @@ static void stream_leaves_behind(enum close_reason reason, bool sleeps_first)
 static void test_stream_leaves_behind(void)
 {
     store_seed = 7;
-    stream_leaves_behind(CLOSE_DISCONNECTED, false);
-    stream_leaves_behind(CLOSE_DISCONNECTED, true);
-    stream_leaves_behind(CLOSE_STOPPING, false);
-    stream_leaves_behind(CLOSE_STOPPING, true);
+    stream_leaves_behind(CLOSE_DISCONNECTED);
+    stream_leaves_behind(CLOSE_STOPPING);
 }
 
-/* What a client says on a stream is dropped; that it closes ends the stream, and its user is
- * Disconnected. The accept loop is who hears it. */
+/* A closing stream does not keep its user from making room, nor does it outlast that. */
+static void test_closing_makes_room(void)
+{
+    struct sse_config config = store_config(1, 64, 200000);
+    struct sse_server *server = store_server(&config);
+    struct peer p;
+    char body[3000];
+
+    memset(body, 'x', sizeof body);
+    check(peer_open(&p, server, "alice", "", 1) == SSE_OK);
+    for (int i = 0; i < 50; i++)
+        check(sse_send(server, "alice", NULL, body, sizeof body, NULL) == SSE_OK);
+    check(sse_disconnect(server, "alice", 0) == SSE_OK);
+    check(atomic_load(&p.conn->state) == CONN_CLOSING);
+    user_unpin(p.user);
+    check(store_send(server, "bob", "x", NULL) == SSE_OK && !user_known(server, "alice"));
+    check(peer_is_lost(&p) && !p.user->closing);
+    atomic_fetch_add(&p.user->pins, 1);
+    peer_close(&p);
+    sse_destroy(server);
+}
+
+/* What a client says on a stream is dropped; that it closes, or says far too much at once, ends the
+ * stream, and its user is Disconnected. */
 static void test_stream_client_closes(void)
 {
     struct sse_config config = store_config(1, 4, 1000);
     struct sse_server *server = store_server(&config);
+    static const char much[20000];
     struct sse_user_status status;
     struct peer p;
-    pthread_t thread;
-    void *there = &p;
+    int left = 1;
 
-    check(peer_open(&p, server, "alice", "", 0) == SSE_OK);
-    check(send(p.fd[1], "hello?", 6, MSG_NOSIGNAL) == 6);
-    if (pthread_create(&thread, NULL, run_stream, &p) != 0)
-        abort();
-    for (int i = 0; i < 2; i++) {
-        int left = 1;
-        for (int64_t end = now_ms() + 10000; left > 0 && now_ms() < end;) {
-            atomic_store(&p.bell.heard, true); /* as acceptor_look does, again and again */
-            pthread_cond_signal(&p.bell.rung);
-            sched_yield();
-            if (i == 1 || ioctl(p.fd[0], FIONREAD, &left) != 0) {
-                check(sse_status(server, "alice", &status) == SSE_OK);
-                left = (int)status.streams;
-            }
-        }
-        check(left == 0);
-        check(sse_status(server, "alice", &status) == SSE_OK && status.connected == (i == 0));
-        shutdown(p.fd[1], SHUT_WR);
+    for (int i = 0; i < 3; i++) {
+        check(peer_open(&p, server, "alice", "", 0) == SSE_OK);
+        check(send(p.fd[1], "hello?", 6, MSG_NOSIGNAL) == 6);
+        peer_act(&p, READABLE);
+        check(ioctl(p.fd[0], FIONREAD, &left) == 0 && left == 0);
+        check(sse_status(server, "alice", &status) == SSE_OK && status.connected);
+        if (i == 2)
+            check(send(p.fd[1], much, sizeof much, MSG_NOSIGNAL) == (ssize_t)sizeof much);
+        else
+            shutdown(p.fd[1], SHUT_WR);
+        peer_act(&p, i == 0 ? CLOSED : READABLE); /* some platforms tell of the end, some do not */
+        check(sse_status(server, "alice", &status) == SSE_OK && !status.connected);
+        check(peer_is_lost(&p) && away_is_sound(server, 1));
+        peer_close(&p);
     }
-    pthread_join(thread, &there);
-    check(there == NULL); /* nobody is there to linger for */
-    check(!p.stream.linked && away_is_sound(server, 1));
-    peer_close(&p);
+    sse_destroy(server);
+}
+
+/* What the loop wants of a stream whose user's mutex is held is done by the thread that has it, and
+ * the loop does not wait. */
+static void test_loop_waits_for_no_mutex(void)
+{
+    struct sse_config config = store_config(1, 4, 1000);
+    struct sse_server *server = store_server(&config);
+    struct peer a, b;
+
+    check(peer_open(&a, server, "alice", "", 0) == SSE_OK);
+    check(peer_open(&b, server, "alice", "", 0) == SSE_OK);
+    pthread_mutex_lock(&a.user->lock);
+    stream_want(a.conn, READABLE);
+    stream_want(b.conn, READABLE);
+    stream_want(a.conn, CLOSED);
+    check(stream_is_open(a.conn) && atomic_load(&a.conn->wants) == (READABLE | CLOSED));
+    user_unlock(server, a.user);
+    check(peer_is_lost(&a) && stream_is_open(b.conn));
+    check(atomic_load(&a.conn->wants) == 0 && atomic_load(&b.conn->wants) == 0);
+    stream_want(b.conn, CLOSED); /* with the mutex free it is done at once */
+    check(peer_is_lost(&b) && atomic_load(&b.conn->wants) == 0);
+    peer_close(&a);
+    peer_close(&b);
+    sse_destroy(server);
+}
+
+/* Users who come at the same moment have their keep-alives spread over the heartbeat, and one with
+ * very many streams has them in slices. */
+static void test_keep_alives_are_spread(void)
+{
+    struct sse_config config = store_config(640, 4, 1000);
+    struct sse_server *server = store_server(&config);
+    struct conn *streams = calloc(640, sizeof *streams);
+    char name[16];
+
+    for (int i = 0; i < 640 && streams; i++) {
+        snprintf(name, sizeof name, "u%d", i);
+        struct user *user = user_find_or_add(server, slice_of(name));
+        user_connect(server, user, &streams[i]);
+        user_unpin(user);
+    }
+    check(away_is_sound(server, 0));
+    int least = INT_MAX, most = 0;
+    for (int64_t step = server->step + 2; step <= server->step + SSE_HEARTBEAT_STEPS; step++) {
+        int count = 0;
+        for (struct user *u = server->heartbeat[step % HEARTBEAT_LISTS].first; u; u = u->list_next)
+            count++;
+        least = count < least ? count : least;
+        most = count > most ? count : most;
+    }
+    check(least >= 5 && most <= 20); /* of ten on the average, if the clock goes on meanwhile */
+    struct user crowded = {.stream_count = 1};
+    check(user_slices(&crowded) == 1);
+    crowded.stream_count = 3000;
+    check(user_slices(&crowded) == 47);
+    crowded.stream_count = 1000000;
+    check(user_slices(&crowded) == SSE_HEARTBEAT_STEPS);
+    for (int i = 0; i < 640 && streams; i++)
+        user_disconnect(server, &streams[i]);
+    check(away_is_sound(server, 640));
+    free(streams);
     sse_destroy(server);
 }
 
@@ -1612,7 +1670,7 @@ static void test_send_too_big(void)
     size_t most = 200 - strlen("id: 1-2\ndata: \n\n");
     check(sse_send(server, "alice", NULL, body, most + 1, &receipt) == SSE_ETOOBIG);
     check(receipt.users == 0 && receipt.streams == 0 && receipt.delivered == 0);
-    check(p.user->log.next == 2 && p.stream.linked);
+    check(p.user->log.next == 2 && stream_is_open(p.conn));
     check(sse_send(server, "alice", NULL, body, most, &receipt) == SSE_OK);
     check(receipt.delivered == 1 && p.user->log.next == 3 && p.user->log.first == 2);
 
@@ -1810,34 +1868,38 @@ static void memory_adds_up(const struct sse_config *config)
     struct sse_server *server = store_server(config);
     uint64_t bytes = sse_memory(server, NULL, 0);
     char how[256], cut[256];
-    unsigned users, conns, bodies;
-    double size[4], sum, slack;
-    char unit[4][4];
+    unsigned users, conns, threads, bodies;
+    double size[5], sum, slack;
+    char unit[5][4];
     int used = 0;
 
     memset(how, '#', sizeof how);
     check(sse_memory(server, how, sizeof how) == bytes);
     check(memchr(how, 0, sizeof how) != NULL);
-    sscanf(how, /* a unit has three letters: %3s leaves the comma behind it alone */
-           "%u users x %lf %3s, %u connections x %lf %3s, %u bodies x %lf %3s, program %lf %3s%n",
-           &users, &size[0], unit[0], &conns, &size[1], unit[1], &bodies, &size[2], unit[2],
-           &size[3], unit[3], &used);
+    sscanf(
+        how, /* a unit has three letters: %3s leaves the comma behind it alone */
+        "%u users x %lf %3s, %u connections x %lf %3s, %u threads x %lf %3s, %u bodies x %lf %3s, "
+        "program %lf %3s%n",
+        &users, &size[0], unit[0], &conns, &size[1], unit[1], &threads, &size[4], unit[4], &bodies,
+        &size[2], unit[2], &size[3], unit[3], &used);
     check(used > 0 && how[used] == 0);
     if (used <= 0) {
         fprintf(stderr, "%s\n", how);
         sse_destroy(server);
         return;
     }
-    check(users == config->max_users && conns == config->max_connections);
+    check(users == config->max_users && threads == config->max_threads);
+    check(conns == config->max_connections + SSE_RESERVED);
     check(bodies == server->bodies.count);
     sum = users * size_read(size[0], unit[0]) + conns * size_read(size[1], unit[1]) +
-          bodies * size_read(size[2], unit[2]) + size_read(size[3], unit[3]);
+          threads * size_read(size[4], unit[4]) + bodies * size_read(size[2], unit[2]) +
+          size_read(size[3], unit[3]);
     slack = 0.1 * (users * size_read(1, unit[0]) + conns * size_read(1, unit[1]) +
-                   bodies * size_read(1, unit[2]));
+                   threads * size_read(1, unit[4]) + bodies * size_read(1, unit[2]));
     check(sum >= (double)bytes && sum <= (double)bytes + slack + 1);
     check(bytes >= (uint64_t)users * config->history_bytes +
                        (uint64_t)bodies * config->max_message +
-                       (uint64_t)conns * config->stack_bytes);
+                       (uint64_t)threads * config->stack_bytes);
     for (size_t room = 0; room < sizeof cut; room++) { /* never more than there is room for */
         memset(cut, '#', sizeof cut);
         check(sse_memory(server, cut, room) == bytes);
@@ -2230,18 +2292,20 @@ static void test_broken_flush(void)
 {
     char out[64];
     int ends[2];
-    struct conn c = {.out = text_over(out, sizeof out)};
+    static struct worker w;
+    struct conn c = {.worker = &w};
     struct linger linger = {.l_onoff = 0};
     socklen_t len = sizeof linger;
 
+    w.out = text_over(out, sizeof out);
     check(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
     c.transport.fd = ends[0];
-    text_string(&c.out, "whole");
-    check(conn_flush(&c) && c.out.len == 0);
+    text_string(&w.out, "whole");
+    check(conn_flush(&c) && w.out.len == 0);
     check(getsockopt(ends[0], SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && !linger.l_onoff);
     close(ends[1]);
-    text_string(&c.out, "broken");
-    check(!conn_flush(&c) && c.out.len == 0);
+    text_string(&w.out, "broken");
+    check(!conn_flush(&c) && w.out.len == 0);
     check(getsockopt(ends[0], SOL_SOCKET, SO_LINGER, &linger, &len) == 0);
     check(linger.l_onoff && linger.l_linger == 0);
     close(ends[0]);
@@ -2266,15 +2330,15 @@ static void test_stop_before_run(void)
 static void test_bodies(void)
 {
     static const struct {
-        unsigned max_message, max_connections, count;
+        unsigned max_message, max_threads, count;
     } cases[] = {{1 << 20, 1000, 4}, {4 << 20, 1000, 4}, {65536, 1000, 64},
-                 {65536, 3, 3},      {1000, 1000, 1000}, {8 << 20, 1, 1}};
+                 {65536, 3, 3},      {1000, 1000, 1000}, {8 << 20, 2, 2}};
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct sse_config config = store_config(1, 1, 64);
         uint32_t max = config.max_message = cases[i].max_message, count = cases[i].count;
         char seen[1001];
-        config.max_connections = cases[i].max_connections;
+        config.max_threads = cases[i].max_threads;
         struct sse_server *server = store_server(&config);
         check(server->bodies.count == count);
         if (server->bodies.count == count)
@@ -2303,87 +2367,6 @@ static void test_bodies(void)
 /* ==== All at once ===============================================================================
  */
 
-/* A thread may go on with the next connection only where it ends its stream at once. */
-static void test_hand_on(void)
-{
-    struct sse_config config = store_config(4, 4, 1000);
-    struct sse_server *server = store_server(&config);
-    int fd[2];
-
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, fd) != 0)
-        abort();
-    pthread_mutex_lock(&server->conns_lock);
-    struct conn *c = conn_claim_locked(server, fd[0]);
-    server->watched[0] = (struct pollfd){.fd = fd[0], .events = POLLIN | POLLRDHUP};
-    check(c && !conn_ends_locked(c));
-    check(send(fd[1], "hello?", 6, MSG_NOSIGNAL) == 6 && !conn_ends_locked(c));
-    close(fd[1]);
-    check(conn_ends_locked(c));
-    atomic_store(&c->bell.closes, true); /* its farewell may take a while */
-    check(!conn_ends_locked(c));
-    atomic_store(&c->bell.closes, false);
-    c->next_fd = 0; /* somebody waits for it already */
-    check(!conn_ends_locked(c));
-    c->next_fd = -1;
-    server->watched[0].fd = -1; /* no stream any more */
-    check(!conn_ends_locked(c));
-    conn_release_locked(c);
-    pthread_mutex_unlock(&server->conns_lock);
-    close(fd[0]);
-    sse_destroy(server);
-}
-
-/* Which thread counts as used after it has served a stream: one that has written anything. */
-static bool moved_uses(struct sse_server *server, bool writes, bool is_closed)
-{
-    struct worker self = {.is_used = false};
-    struct user *user = user_find_or_add(server, slice_of("alice"));
-    char head[512], sink[1024];
-    struct text out = text_over(head, sizeof head);
-    int fd[2];
-
-    if (!user || socketpair(AF_UNIX, SOCK_STREAM, 0, fd) != 0)
-        abort();
-    pthread_mutex_lock(&server->conns_lock);
-    struct conn *c = conn_claim_locked(server, fd[0]);
-    pthread_mutex_unlock(&server->conns_lock);
-    c->stream = (struct stream){.transport = &c->transport, .bell = &c->bell};
-    check(stream_open(server, user, (struct slice){NULL, 0}, &out, &c->stream) == SSE_OK);
-    user_unpin(user);
-    c->is_stream = c->is_ready = true;
-    conn_watch(c);
-    if (writes) { /* as if it had been behind */
-        pthread_mutex_lock(&user->lock);
-        check(log_append(&user->log, user->epoch, (struct slice){"", 0}, slice_of("x")));
-        pthread_mutex_unlock(&user->lock);
-    }
-    if (is_closed)
-        check(sse_disconnect(server, "alice", 0) == SSE_OK);
-    shutdown(fd[1], SHUT_WR);
-    atomic_store(&c->bell.heard, true);
-    check(conn_stream(c, &self) && !c->is_stream);
-    while (recv(fd[1], sink, sizeof sink, MSG_DONTWAIT) > 0)
-        ;
-    pthread_mutex_lock(&server->conns_lock);
-    conn_release_locked(c);
-    pthread_mutex_unlock(&server->conns_lock);
-    close(fd[0]);
-    close(fd[1]);
-    return self.is_used;
-}
-
-static void test_moved(void)
-{
-    struct sse_config config = store_config(4, 4, 1000);
-    struct sse_server *server = store_server(&config);
-
-    check(!moved_uses(server, false, false));
-    check(moved_uses(server, true, false));
-    check(!moved_uses(server, false, true)); /* who disconnects writes the final event */
-    check(server->conns_open == 0);
-    sse_destroy(server);
-}
-
 struct crowd {
     struct sse_server *server;
     pthread_t thread;
@@ -2400,9 +2383,6 @@ static uint32_t crowd_below(struct crowd *c, uint32_t limit)
 /* Opens a stream, reads what it is sent, closes it: a receipt must never count on it any more. */
 static void crowd_stream(struct crowd *c, const char *name)
 {
-    struct stream s = {.user = NULL};
-    struct transport transport = {.fd = -1};
-    struct bell bell = {.heard = false};
     char head[512], sink[512];
     struct text out = text_over(head, sizeof head);
     int fd[2];
@@ -2412,22 +2392,21 @@ static void crowd_stream(struct crowd *c, const char *name)
         c->refused++;
         return;
     }
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, fd) != 0 || !cond_init(&bell.rung))
+    struct conn *stream =
+        socketpair(AF_UNIX, SOCK_STREAM, 0, fd) == 0 ? loop_claim(c->server, fd[0]) : NULL;
+    if (!stream)
         abort();
-    transport.fd = fd[0];
-    s.transport = &transport;
-    s.bell = &bell;
-    if (stream_open(c->server, user, (struct slice){NULL, 0}, &out, &s) == SSE_OK) {
+    atomic_store(&stream->state, CONN_SERVED);
+    if (stream_open(stream, user, (struct slice){NULL, 0}, &out) == SSE_OK) {
         for (uint32_t i = crowd_below(c, 8); i > 0; i--) {
             sse_send(c->server, name, NULL, "to myself", 9, NULL);
             while (recv(fd[1], sink, sizeof sink, MSG_DONTWAIT) > 0)
                 ;
         }
-        user_leave(c->server, &s);
+        user_disconnect(c->server, stream);
     }
     user_unpin(user);
-    pthread_cond_destroy(&bell.rung);
-    close(fd[0]);
+    conn_close(stream);
     close(fd[1]);
 }
 
@@ -2516,7 +2495,10 @@ static void test_crowd(void)
     RUN(test_disconnect)                                                                           \
     RUN(test_disconnect_then_many_messages)                                                        \
     RUN(test_stream_leaves_behind)                                                                 \
+    RUN(test_closing_makes_room)                                                                   \
     RUN(test_stream_client_closes)                                                                 \
+    RUN(test_loop_waits_for_no_mutex)                                                              \
+    RUN(test_keep_alives_are_spread)                                                               \
     RUN(test_retry_spread)                                                                         \
     RUN(test_admission)                                                                            \
     RUN(test_send_arguments)                                                                       \
@@ -2536,6 +2518,4 @@ static void test_crowd(void)
     RUN(test_run_twice)                                                                            \
     RUN(test_stop_before_run)                                                                      \
     RUN(test_bodies)                                                                               \
-    RUN(test_hand_on)                                                                              \
-    RUN(test_moved)                                                                                \
     RUN(test_crowd)
