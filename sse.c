@@ -3782,6 +3782,15 @@ static void stream_advance_locked(struct conn *c, size_t n)
     }
 }
 
+/* TLS cannot read while it still has to write. Meanwhile the poller tells of what the client says
+ * only if that is far too much, or the end. */
+static void stream_stick_locked(struct conn *c, bool is_stuck)
+{
+    if (c->is_stuck != is_stuck)
+        transport_expect(&c->transport, is_stuck ? SSE_RECORD_BYTES : 1);
+    c->is_stuck = is_stuck;
+}
+
 /* Writes all that is due, as far as the socket takes it without waiting. One that has fallen out of
  * the log, or whose socket has failed, is lost. */
 static void stream_flush_locked(struct conn *c)
@@ -3804,8 +3813,11 @@ static void stream_flush_locked(struct conn *c)
     c->is_behind = count > 0 && n != (ssize_t)total; /* a short write means a full socket */
     if (n > 0)
         stream_advance_locked(c, (size_t)n);
-    if (c->is_behind && !was_behind && c->is_held)
-        conn_poll(c);
+    if (c->is_behind && !was_behind) {
+        stream_stick_locked(c, c->transport.tls != NULL);
+        if (c->is_held)
+            conn_poll(c);
+    }
 }
 
 /* Why a connect is refused, beside SSE_ESTOPPING: no public function returns these. */
@@ -3957,23 +3969,19 @@ static void user_keep_alive_locked(struct sse_server *server, struct user *user)
     user->next_keep_alive = c;
 }
 
-/* Reads and drops what a client says on its stream. False if it has closed, or says too much. While
- * TLS is stuck nothing can be read: then the end is known by what comes without being read. */
-static bool stream_drop_input(struct conn *c)
+/* Reads and drops what a client says on its stream. False if it has closed, or says too much. */
+static bool stream_drop_input_locked(struct conn *c)
 {
+    struct pollfd on = {.fd = c->transport.fd, .events = POLLIN};
     char sink[1024];
-    ssize_t n = IO_LATER;
+    ssize_t n = 1;
 
     if (c->is_stuck)
-        return false;
-    for (int reads = 0; reads < 16; reads++) {
+        return poll(&on, 1, 0) == 0;
+    for (int reads = 0; reads < 16 && n > 0; reads++)
         n = transport_read(&c->transport, sink, sizeof sink, false);
-        if (n <= 0)
-            break;
-    }
-    c->is_stuck = n == IO_LATER && transport_is_stuck(&c->transport);
-    if (c->is_stuck)
-        transport_expect(&c->transport, SSE_RECORD_BYTES);
+    if (n == IO_LATER)
+        stream_stick_locked(c, transport_is_stuck(&c->transport));
     return n == IO_LATER;
 }
 
@@ -3991,7 +3999,7 @@ static void stream_act_locked(struct conn *c, unsigned wants)
             atomic_store(&c->is_released, true); /* from here on it may be another connection */
         return;
     }
-    if ((wants & CLOSED) || (open && (wants & READABLE) && !stream_drop_input(c)))
+    if ((wants & CLOSED) || (open && (wants & READABLE) && !stream_drop_input_locked(c)))
         stream_enter_locked(c, CONN_LOST);
     else if (!open)
         stream_finish_locked(c);
@@ -3999,10 +4007,9 @@ static void stream_act_locked(struct conn *c, unsigned wants)
         stream_close_locked(c, CLOSE_EXPIRED);
     else if (wants & WRITABLE)
         stream_flush_locked(c);
-    if (c->is_stuck && !c->is_behind && stream_is_open(c)) { /* there is room: TLS may read on */
-        c->is_stuck = false;
-        transport_expect(&c->transport, 1);
-        if (!stream_drop_input(c))
+    if (stream_is_open(c) && c->is_stuck && !c->is_behind && (wants & WRITABLE)) {
+        stream_stick_locked(c, false); /* there is room: TLS may read on */
+        if (!stream_drop_input_locked(c))
             stream_enter_locked(c, CONN_LOST);
     }
     if (stream_is_alive(c))
