@@ -774,13 +774,7 @@ struct sse_server {
  * Text is composed in buffers of fixed size. What does not fit is left out whole and sets `full`.
  * Most buffers are sized so that this cannot happen; sse_print(), where it can, looks. */
 
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
+/* The monotonic clock, which nobody can set: for deadlines and durations. */
 static int64_t now_us(void)
 {
     struct timespec t;
@@ -788,7 +782,12 @@ static int64_t now_us(void)
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-/* The time of day, which somebody may set: for dates, and for when tokens expire. */
+static int64_t now_ms(void)
+{
+    return now_us() / 1000;
+}
+
+/* The time of day, which an administrator can set: for when tokens expire. */
 static int64_t unix_ms(void)
 {
     struct timespec t;
@@ -796,39 +795,43 @@ static int64_t unix_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
+/* An empty text in the caller's buffer. */
 static struct text text_over(char *at, size_t cap)
 {
     return (struct text){.at = at, .cap = cap};
 }
 
-/* NULL is as good as "". */
+/* The slice of a C string; of NULL it is empty, with a non-NULL `at`. */
 static struct slice slice_of(const char *string)
 {
     return string ? (struct slice){string, strlen(string)} : (struct slice){"", 0};
 }
 
+/* An ASCII letter or digit, whatever the locale of the program around the server. */
 static bool char_is_alnum(char c)
 {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
+/* Compares two slices, byte for byte. */
 static bool slice_same(struct slice a, struct slice b)
 {
     return a.len == b.len && memcmp(a.at, b.at, a.len) == 0;
 }
 
+/* Compares a slice and a C string; slice_is_nocase() likewise, regardless of case. */
 static bool slice_is(struct slice s, const char *word)
 {
     return slice_same(s, slice_of(word));
 }
 
-/* Of ASCII alone: strncasecmp() would follow the locale of the program around us, and in Turkish I
- * is not i. */
+/* Of ASCII alone: tolower() follows the locale, and in Turkish I is not i. */
 static int char_lower(char c)
 {
     return c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c;
 }
 
+/* Compares two slices regardless of the case of ASCII letters. */
 static bool slice_same_nocase(struct slice a, struct slice b)
 {
     size_t same = 0;
@@ -842,7 +845,7 @@ static bool slice_is_nocase(struct slice s, const char *word)
     return slice_same_nocase(s, slice_of(word));
 }
 
-/* Does it begin with the word, in any case? */
+/* Whether the slice begins with the word, in any case. */
 static bool slice_begins(struct slice s, const char *word)
 {
     size_t len = strlen(word);
@@ -886,11 +889,13 @@ static void text_put(struct text *t, const char *bytes, size_t len)
     t->len += len;
 }
 
+/* Appends a C string, likewise. */
 static void text_string(struct text *t, const char *string)
 {
     text_put(t, string, strlen(string));
 }
 
+/* Appends what printf() would write, likewise; it needs room for a NUL behind it. */
 static void text_vprint(struct text *t, const char *format, va_list args)
 {
     size_t room = t->cap - t->len;
@@ -909,8 +914,8 @@ SSE_PRINTF(2, 3) static void text_print(struct text *t, const char *format, ...)
     va_end(args);
 }
 
-/* A number in base 10 or 16. What every message and every answer holds is written by hand:
- * printf() takes longer than all the rest of it. */
+/* Appends a number in base 10 or 16, without printf(), which takes longer than all the rest of a
+ * message's frame or an answer's fields. */
 static void text_digits(struct text *t, uint64_t number, unsigned base)
 {
     char digits[20];
@@ -930,36 +935,24 @@ static void text_decimal(struct text *t, uint64_t number)
  * 3-7: no overlong forms, no surrogates, nothing above U+10FFFF). */
 static size_t utf8_sequence(const unsigned char *s, size_t len)
 {
-    unsigned char low = 0x80, high = 0xBF;
-    size_t need;
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000}; /* that takes so many bytes */
+    size_t need = s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : 4;
 
     if (s[0] < 0x80)
         return 1;
-    if (s[0] >= 0xC2 && s[0] <= 0xDF)
-        need = 2;
-    else if ((s[0] & 0xF0) == 0xE0)
-        need = 3;
-    else if (s[0] >= 0xF0 && s[0] <= 0xF4)
-        need = 4;
-    else
+    if (s[0] < 0xC0 || s[0] >= 0xF8 || len < need)
         return 0;
-    if (s[0] == 0xE0)
-        low = 0xA0;
-    else if (s[0] == 0xED)
-        high = 0x9F;
-    else if (s[0] == 0xF0)
-        low = 0x90;
-    else if (s[0] == 0xF4)
-        high = 0x8F;
-    if (len < need || s[1] < low || s[1] > high)
-        return 0;
-    for (size_t i = 2; i < need; i++)
+    uint32_t code = s[0] & (0x7FU >> need);
+    for (size_t i = 1; i < need; i++) {
         if ((s[i] & 0xC0) != 0x80)
             return 0;
-    return need;
+        code = code << 6 | (s[i] & 0x3F);
+    }
+    bool surrogate = code >= 0xD800 && code <= 0xDFFF;
+    return code < least[need] || code > 0x10FFFF || surrogate ? 0 : need;
 }
 
-/* Is it UTF-8 without NUL: fit to be a message? */
+/* Whether the bytes are UTF-8 without NUL, as a message must be. */
 static bool text_is_utf8(const char *bytes, size_t len)
 {
     const unsigned char *s = (const unsigned char *)bytes;
@@ -969,27 +962,26 @@ static bool text_is_utf8(const char *bytes, size_t len)
     return true;
 }
 
-/* Is it UTF-8 without control characters (C0, DEL, C1), and fit to be a name? */
+/* Whether the bytes are UTF-8 without control characters (C0, DEL, C1), as a name must be. */
 static bool text_is_name(const char *bytes, size_t len)
 {
     const unsigned char *s = (const unsigned char *)bytes;
-    for (size_t i = 0, n; i < len; i += n) {
-        if (s[i] < 0x20 || s[i] == 0x7F || (n = utf8_sequence(s + i, len - i)) == 0)
+    for (size_t i = 0, n; i < len; i += n)
+        if (s[i] < 0x20 || s[i] == 0x7F || (n = utf8_sequence(s + i, len - i)) == 0 ||
+            (s[i] == 0xC2 && s[i + 1] < 0xA0))
             return false;
-        if (s[i] == 0xC2 && s[i + 1] < 0xA0)
-            return false;
-    }
     return true;
 }
 
-/* User ids: one path segment. `.` and `..` are out because browsers collapse them in a URL. */
+/* Whether the bytes are a user id: a name, but not `.` or `..`, which browsers collapse in a URL. */
 static bool text_is_user_id(const char *bytes, size_t len)
 {
     return len >= 1 && len <= SSE_USER_BYTES && text_is_name(bytes, len) &&
            !(bytes[0] == '.' && (len == 1 || (len == 2 && bytes[1] == '.')));
 }
 
-/* RFC 8259 section 7. Bytes that are not UTF-8 become U+FFFD, so that what is written always is. */
+/* Appends what stands between a JSON string's quotes (RFC 8259 section 7). Bytes that are not UTF-8
+ * become U+FFFD, so that the output always is. */
 static void json_escape(struct text *t, const char *utf8, size_t len)
 {
     static const char shorts[] = "\b\f\n\r\t\"\\", letters[] = "bfnrt\"\\";
@@ -1017,15 +1009,12 @@ static void json_string(struct text *t, const char *utf8, size_t len)
     text_put(t, "\"", 1);
 }
 
+/* The value of a hexadecimal digit, or -1. */
 static int hex_digit(char c)
 {
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
+    static const char digits[] = "0123456789abcdef";
+    const char *at = memchr(digits, char_lower(c), 16);
+    return at ? (int)(at - digits) : -1;
 }
 
 /* RFC 3986 section 2.1. Returns the decoded length, or -1 if an escape is malformed or the result
@@ -1052,7 +1041,7 @@ static int percent_decode(struct slice in, bool in_query, char *out, size_t cap)
     return (int)n;
 }
 
-/* A decimal number of digits only, at most `max`. */
+/* Reads a decimal number of digits only. False if it is none, or over `max`. */
 static bool text_number(struct slice s, uint64_t max, uint64_t *value)
 {
     uint64_t v = 0;
@@ -1066,7 +1055,7 @@ static bool text_number(struct slice s, uint64_t max, uint64_t *value)
     return s.len > 0;
 }
 
-/* RFC 3339: 2026-01-31T12:00:00Z */
+/* Appends the current date as RFC 3339 has it: 2026-01-31T12:00:00Z */
 static void text_iso_date(struct text *t)
 {
     time_t now = time(NULL);
@@ -1084,7 +1073,7 @@ struct date {
     char text[HTTP_DATE_BYTES + 1];
 };
 
-/* RFC 9110 section 5.6.7: Sat, 31 Jan 2026 12:00:00 GMT */
+/* The current date as RFC 9110 section 5.6.7 has it: Sat, 31 Jan 2026 12:00:00 GMT */
 static const char *date_now(struct date *d)
 {
     static const char days[] = "SunMonTueWedThuFriSat"; /* in English whatever the locale */
