@@ -439,8 +439,7 @@ enum {
     SSE_WARM_THREADS = 64,       /* threads that wait for a connection, of either kind */
     SSE_SPARE_THREADS = 16,      /* beyond one for each connection, while a stream moves */
     SSE_TOKEN_BYTES = 2048,      /* an access token; it is decoded in the answer's scratch */
-    SSE_JSON_MEMBERS = 32,       /* members of a token's header, and of its claims */
-    SSE_JSON_DEPTH = 8,          /* arrays and objects within one another there */
+    SSE_JSON_DEPTH = 8,          /* arrays and objects within one another in a token */
     SSE_SECRET_BYTES_MIN = 32,   /* what tokens are signed with (RFC 7518 section 3.2) */
     SSE_SECRET_BYTES = 4096,     /* and at most */
     SSE_HANDSHAKE_BYTES = 16384, /* all that a client may say before TLS is set up */
@@ -1039,6 +1038,15 @@ static int percent_decode(struct slice in, bool in_query, char *out, size_t cap)
         out[n] = c;
     }
     return (int)n;
+}
+
+/* Whether the slice holds decimal digits and nothing else. */
+static bool text_is_digits(struct slice s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (s.at[i] < '0' || s.at[i] > '9')
+            return false;
+    return s.len > 0;
 }
 
 /* Reads a decimal number of digits only. False if it is none, or over `max`. */
@@ -2400,9 +2408,10 @@ static const char *origin_objection(const struct sse_server *server, const struc
  *
  * Who may do what, where --auth-secret asks for it: a JSON Web Token (RFC 7519), signed with HMAC
  * and SHA-256 by whoever knows the secret. The signature is checked before anything inside is read,
- * so strangers learn one thing only: not valid. The JSON is read strictly and in place, and nothing
- * in it may be ambiguous: no name twice, no claim of another type than it should have. The JSON
- * reader, up to json_read_object(), can be skipped at first. */
+ * so strangers learn one thing only: not valid. What is read then comes from an issuer whom the
+ * server trusts: the JSON is read in place, the known members exactly, the unknown ones only as far
+ * as it takes to skip them. Nothing known may be ambiguous: no name comes twice, and no claim has
+ * another type than it should have. */
 
 struct token {
     struct slice subject; /* `sub`; at is NULL without one */
@@ -2420,7 +2429,7 @@ static int base64url_decode(char *at, size_t len)
     int n = 0;
 
     for (size_t i = 0; i < len; i++) {
-        const char *digit = at[i] ? strchr(digits, at[i]) : NULL;
+        const char *digit = memchr(digits, at[i], 64);
         if (!digit)
             return -1;
         bits = (bits << 6 | (unsigned)(digit - digits)) & 0xFFF;
@@ -2438,295 +2447,213 @@ struct json {
     char *at, *end;
 };
 
-/* A member of an object: its name and value. Of a string the value is what it stands for; of all
- * else, as it was written. `kind` is the value's first byte, and '0' for a number. */
+/* A member of an object, looked for by its name. The value of a string is what the string stands
+ * for; any other value is as it was written. */
 struct member {
-    struct slice name, value;
-    char kind;
+    const char *name;
+    struct slice value; /* at is NULL until the member is found */
+    bool is_string;
 };
 
-static void json_skip_space(struct json *j)
-{
-    while (j->at < j->end && (*j->at == ' ' || *j->at == '\t' || *j->at == '\n' || *j->at == '\r'))
-        j->at++;
-}
-
-/* Takes the next byte if it is this one. */
+/* Takes white space, and then the next byte if it is this one. */
 static bool json_take(struct json *j, char c)
 {
+    while (j->at < j->end && memchr(" \t\r\n", *j->at, 4))
+        j->at++;
     bool there = j->at < j->end && *j->at == c;
     j->at += there;
     return there;
 }
 
-/* Four hexadecimal digits. -1 if they are none. */
-static int json_hex(struct json *j)
+/* Takes \uXXXX. Returns its UTF-16 code unit, or -1 if none stands there. */
+static long json_take_unit(struct json *j)
 {
-    int value = 0;
-    for (int i = 0; i < 4; i++) {
-        int digit = j->at < j->end ? hex_digit(*j->at++) : -1;
+    long unit = 0;
+    if (j->end - j->at < 6 || memcmp(j->at, "\\u", 2) != 0)
+        return -1;
+    for (int i = 2; i < 6; i++) {
+        int digit = hex_digit(j->at[i]);
         if (digit < 0)
             return -1;
-        value = value * 16 + digit;
+        unit = unit * 16 + digit;
     }
-    return value;
+    j->at += 6;
+    return unit;
 }
 
-/* Decodes what follows \u, as UTF-8, to `to`: the escape was longer, so it fits. Returns its
- * length, or 0 for half of a surrogate pair. */
-static size_t json_unicode(struct json *j, char *to)
+/* Decodes an escape to `to` (RFC 8259 section 7): as UTF-8 it is shorter, so it fits. Returns its
+ * length, or 0 if it is none, or half of a surrogate pair. */
+static size_t json_take_escape(struct json *j, char *to)
 {
-    long c = json_hex(j);
-
-    if (c >= 0xD800 && c <= 0xDBFF) {
-        int low = json_take(j, '\\') && json_take(j, 'u') ? json_hex(j) : -1;
-        c = low >= 0xDC00 && low <= 0xDFFF ? 0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00) : -1;
-    }
-    if (c < 0 || (c >= 0xDC00 && c <= 0xDFFF))
-        return 0;
-    size_t len = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-    for (size_t i = len; i-- > 1; c >>= 6)
-        to[i] = (char)(0x80 | (c & 0x3F));
+    static const char letters[] = "bfnrt\"\\/", meant[] = "\b\f\n\r\t\"\\/";
     static const unsigned char lead[] = {0, 0, 0xC0, 0xE0, 0xF0};
-    to[0] = (char)(lead[len] | c);
+    const char *letter = j->end - j->at > 1 ? memchr(letters, j->at[1], 8) : NULL;
+
+    if (letter) {
+        *to = meant[letter - letters];
+        j->at += 2;
+        return 1;
+    }
+    long code = json_take_unit(j);
+    if (code >= 0xD800 && code <= 0xDBFF) {
+        long low = json_take_unit(j);
+        code =
+            low >= 0xDC00 && low <= 0xDFFF ? 0x10000 + ((code - 0xD800) << 10) + low - 0xDC00 : -1;
+    }
+    if (code < 0 || (code >= 0xDC00 && code <= 0xDFFF))
+        return 0;
+    size_t len = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    for (size_t i = len; i-- > 1; code >>= 6)
+        to[i] = (char)(0x80 | (code & 0x3F));
+    to[0] = (char)(lead[len] | code);
     return len;
 }
 
-/* A string, decoded over itself: it never grows. */
+/* Takes the rest of a string, whose first quote is taken, and decodes it over itself. */
 static bool json_take_string(struct json *j, struct slice *value)
 {
-    static const char letters[] = "bfnrt\"\\/", meant[] = "\b\f\n\r\t\"\\/";
-    char *to;
+    char *to = j->at;
 
-    if (!json_take(j, '"'))
-        return false;
-    for (value->at = to = j->at; j->at < j->end;) {
-        char c = *j->at++;
-        const char *letter;
-        if (c == '"') {
-            value->len = (size_t)(to - value->at);
-            return true;
-        }
-        if ((unsigned char)c < 0x20)
+    value->at = to;
+    while (j->at < j->end && *j->at != '"') {
+        size_t n = 1;
+        if ((unsigned char)*j->at < 0x20)
             return false;
-        if (c != '\\') {
-            *to++ = c;
-            continue;
-        }
-        if (j->at == j->end)
+        if (*j->at == '\\')
+            n = json_take_escape(j, to);
+        else
+            *to = *j->at++;
+        if (n == 0)
             return false;
-        c = *j->at++;
-        size_t n = c == 'u' ? json_unicode(j, to) : 1;
-        letter = c && c != 'u' ? strchr(letters, c) : NULL;
-        if (n == 0 || (c != 'u' && !letter))
-            return false;
-        if (letter)
-            *to = meant[letter - letters];
         to += n;
     }
-    return false;
+    value->len = (size_t)(to - value->at);
+    return json_take(j, '"');
 }
 
-static bool json_take_digits(struct json *j)
-{
-    const char *from = j->at;
-    while (j->at < j->end && *j->at >= '0' && *j->at <= '9')
-        j->at++;
-    return j->at > from;
-}
-
-/* RFC 8259 section 6: no leading zeros, digits around the point. */
-static bool json_take_number(struct json *j)
-{
-    json_take(j, '-');
-    if (!json_take(j, '0') && !json_take_digits(j))
-        return false;
-    if (json_take(j, '.') && !json_take_digits(j))
-        return false;
-    if (!json_take(j, 'e') && !json_take(j, 'E'))
-        return true;
-    return (json_take(j, '+') || json_take(j, '-') || true) && json_take_digits(j);
-}
-
-static bool json_take_word(struct json *j, const char *word)
-{
-    size_t len = strlen(word);
-    bool there = (size_t)(j->end - j->at) >= len && memcmp(j->at, word, len) == 0;
-    j->at += there ? len : 0;
-    return there;
-}
-
-static bool json_take_scalar(struct json *j)
+/* Takes a value. A string is decoded, a number or a word is what its letters are, and an array or
+ * object is skipped to its end: what it holds is read by nobody. */
+static bool json_take_value(struct json *j, struct member *m)
 {
     struct slice ignored;
-    if (j->at < j->end && *j->at == '"')
-        return json_take_string(j, &ignored);
-    return json_take_word(j, "true") || json_take_word(j, "false") || json_take_word(j, "null") ||
-           json_take_number(j);
-}
+    int depth = 0;
 
-/* A member's name and its colon, with white space around. */
-static bool json_take_name(struct json *j, struct slice *name)
-{
-    json_skip_space(j);
-    if (!json_take_string(j, name))
-        return false;
-    json_skip_space(j);
-    bool there = json_take(j, ':');
-    json_skip_space(j);
-    return there;
-}
-
-/* Takes any value, and no white space around it, that stands within so many arrays and objects: so
- * recursion ends at SSE_JSON_DEPTH. */
-static bool json_take_value(struct json *j, int depth) /* NOLINT(misc-no-recursion) */
-{
-    bool object = json_take(j, '{');
-    struct slice ignored;
-
-    if (!object && !json_take(j, '['))
-        return json_take_scalar(j);
-    if (depth == SSE_JSON_DEPTH)
-        return false;
-    char closer = object ? '}' : ']';
-    json_skip_space(j);
-    if (json_take(j, closer))
-        return true;
-    do {
-        json_skip_space(j);
-        if ((object && !json_take_name(j, &ignored)) || !json_take_value(j, depth + 1))
-            return false;
-        json_skip_space(j);
-    } while (json_take(j, ','));
-    return json_take(j, closer);
-}
-
-/* A member of the outermost object. */
-static bool json_take_member(struct json *j, struct member *m)
-{
-    if (!json_take_name(j, &m->name) || j->at == j->end)
-        return false;
-    char *from = j->at;
-    m->kind = *from;
-    if (m->kind == '-' || (m->kind >= '0' && m->kind <= '9'))
-        m->kind = '0';
-    if (m->kind == '"')
+    m->is_string = json_take(j, '"');
+    if (m->is_string)
         return json_take_string(j, &m->value);
-    if (!json_take_value(j, 0))
-        return false;
+    char *from = j->at;
+    while (j->at < j->end && (char_is_alnum(*j->at) || memchr("+-.", *j->at, 3)))
+        j->at++;
+    for (bool inside = j->at == from; inside; inside = depth > 0) {
+        char c = j->at < j->end ? *j->at++ : 0;
+        bool opens = c == '{' || c == '[', closes = c == '}' || c == ']';
+        if (c == 0 || (depth == 0 && !opens) || (depth == SSE_JSON_DEPTH && opens) ||
+            (c == '"' && !json_take_string(j, &ignored)))
+            return false;
+        depth += opens - closes;
+    }
     m->value = (struct slice){from, (size_t)(j->at - from)};
     return true;
 }
 
-/* Reads an object that is all of the text. Returns its members' number, or -1: it is not
- * well-formed, has more than `max` members, or one name twice. */
-static int json_read_object(char *at, size_t len, struct member *members, int max)
+/* Reads an object that is all of the text, and in it the members that are `known`. False if it is
+ * not well-formed, or one of them comes twice. */
+static bool json_read_object(char *at, size_t len, struct member *const *known, size_t count)
 {
     struct json j = {at, at + len};
-    int n = 0;
 
-    if (!text_is_utf8(at, len))
-        return -1;
-    json_skip_space(&j);
-    if (!json_take(&j, '{'))
-        return -1;
-    json_skip_space(&j);
+    if (!text_is_utf8(at, len) || !json_take(&j, '{'))
+        return false;
     if (!json_take(&j, '}')) {
         do {
-            if (n == max || !json_take_member(&j, &members[n]))
-                return -1;
-            for (int i = 0; i < n; i++)
-                if (slice_same(members[i].name, members[n].name))
-                    return -1;
-            n++;
-            json_skip_space(&j);
+            struct member m = {.name = NULL};
+            struct slice name;
+            if (!json_take(&j, '"') || !json_take_string(&j, &name) || !json_take(&j, ':') ||
+                !json_take_value(&j, &m))
+                return false;
+            for (size_t i = 0; i < count; i++) {
+                if (!slice_is(name, known[i]->name))
+                    continue;
+                if (known[i]->value.at)
+                    return false;
+                known[i]->value = m.value;
+                known[i]->is_string = m.is_string;
+            }
         } while (json_take(&j, ','));
         if (!json_take(&j, '}'))
-            return -1;
+            return false;
     }
-    json_skip_space(&j);
-    return j.at == j.end ? n : -1;
+    json_take(&j, ' '); /* with all white space before it */
+    return j.at == j.end;
 }
 
-/* The member of that name. Its kind is 0 if there is none. */
-static struct member member_find(const struct member *members, int count, const char *name)
-{
-    for (int i = 0; i < count; i++)
-        if (slice_is(members[i].name, name))
-            return members[i];
-    return (struct member){.kind = 0};
-}
-
-/* A NumericDate (RFC 7519 section 2), a JSON number in any notation (RFC 8259 section 6), as
+/* Reads a NumericDate (RFC 7519 section 2), a JSON number in any notation (RFC 8259 section 6), as
  * milliseconds, rounded down. False if it is no number. One before 1970 counts as -1, long ago; one
  * too large to hold as INT64_MAX, never. */
 static bool token_date(struct member m, int64_t *ms)
 {
     enum { EXPONENT_MAX = 10000 }; /* beyond the length of any token */
-    uint64_t digits = 0, exponent = 0;
-    int64_t scale = 3; /* the number is digits x 10^scale milliseconds */
-    bool in_fraction = false;
+    bool capital = m.value.len > 0 && memchr(m.value.at, 'E', m.value.len);
+    struct slice exponent = m.value, fraction = slice_cut(&exponent, capital ? 'E' : 'e');
+    struct slice whole = slice_cut(&fraction, '.');
+    bool negative = whole.len > 0 && whole.at[0] == '-';
+    bool down = exponent.len > 0 && exponent.at[0] == '-';
+    uint64_t shift = 0;
 
-    if (m.kind != '0' || m.value.len == 0)
+    if (negative)
+        whole = (struct slice){whole.at + 1, whole.len - 1};
+    if (down || (exponent.len > 0 && exponent.at[0] == '+'))
+        exponent = (struct slice){exponent.at + 1, exponent.len - 1};
+    if (m.is_string || !text_is_digits(whole) || (whole.len > 1 && whole.at[0] == '0') ||
+        (fraction.at && !text_is_digits(fraction)) || (exponent.at && !text_is_digits(exponent)))
         return false;
-    const char *at = m.value.at, *end = at + m.value.len;
-    bool negative = *at == '-';
-    for (at += negative; at < end && *at != 'e' && *at != 'E'; at++) {
-        bool holds = digits < UINT64_MAX / 100;
-        if (*at == '.') {
-            in_fraction = true;
-            continue;
-        }
-        digits = holds ? digits * 10 + (unsigned)(*at - '0') : digits;
-        scale += (holds ? 0 : 1) - (in_fraction ? 1 : 0);
+    if (exponent.at && !text_number(exponent, EXPONENT_MAX, &shift))
+        shift = EXPONENT_MAX;
+    /* digits before the point, once it has moved; beyond the last one that is written stand zeros */
+    int64_t places = (int64_t)whole.len + 3 + (down ? -(int64_t)shift : (int64_t)shift);
+    *ms = 0;
+    for (size_t i = 0; (int64_t)i < places && *ms < INT64_MAX; i++) {
+        size_t behind = i - whole.len; /* in the fraction */
+        char c = i < whole.len ? whole.at[i] : behind < fraction.len ? fraction.at[behind] : '0';
+        int digit = c - '0';
+        *ms = *ms > (INT64_MAX - digit) / 10 ? INT64_MAX : *ms * 10 + digit;
     }
-    if (at < end) {
-        bool down = *++at == '-';
-        at += down || *at == '+';
-        for (; at < end; at++)
-            exponent = exponent < EXPONENT_MAX ? exponent * 10 + (unsigned)(*at - '0') : exponent;
-        scale += down ? -(int64_t)exponent : (int64_t)exponent;
-    }
-    for (; scale < 0 && digits > 0; scale++)
-        digits /= 10;
-    for (; scale > 0 && digits > 0 && digits < INT64_MAX / 10; scale--)
-        digits *= 10;
-    *ms = negative ? -1 : scale > 0 && digits > 0 ? INT64_MAX : (int64_t)digits;
+    if (negative)
+        *ms = -1;
     return true;
 }
 
 /* RFC 7515 section 4.1: HS256, and nothing that would have to be understood. */
 static bool token_header_is_valid(char *at, size_t len)
 {
-    struct member members[SSE_JSON_MEMBERS];
-    int n = json_read_object(at, len, members, SSE_JSON_MEMBERS);
-    struct member alg = member_find(members, n, "alg"), typ = member_find(members, n, "typ");
-    bool typed = typ.kind == 0 || (typ.kind == '"' && (slice_is_nocase(typ.value, "JWT") ||
-                                                       slice_is_nocase(typ.value, "at+jwt")));
-    return n > 0 && alg.kind == '"' && slice_is(alg.value, "HS256") && typed &&
-           member_find(members, n, "crit").kind == 0;
+    struct member alg = {.name = "alg"}, typ = {.name = "typ"}, crit = {.name = "crit"};
+    struct member *const known[] = {&alg, &typ, &crit};
+
+    return json_read_object(at, len, known, 3) && !crit.value.at && alg.is_string &&
+           slice_is(alg.value, "HS256") &&
+           (!typ.value.at || (typ.is_string && (slice_is_nocase(typ.value, "JWT") ||
+                                                slice_is_nocase(typ.value, "at+jwt"))));
 }
 
 static const char TOKEN_EXPIRED[] = "the token has expired";
 
 enum { TOKEN_LEEWAY_MS = 60000 }; /* for nbf: the clock that it was written by may be ahead */
 
-/* Why the claims make no valid token (RFC 7519 section 4.1), or NULL. */
+/* Reads the claims (RFC 7519 section 4.1). Returns why they make no valid token, or NULL. */
 static const char *token_claims(char *at, size_t len, int64_t now, struct token *token)
 {
-    struct member members[SSE_JSON_MEMBERS];
-    int n = json_read_object(at, len, members, SSE_JSON_MEMBERS);
-    struct member sub = member_find(members, n, "sub"), scope = member_find(members, n, "scope");
-    struct member exp = member_find(members, n, "exp"), nbf = member_find(members, n, "nbf");
+    struct member sub = {.name = "sub"}, scope = {.name = "scope"}, aud = {.name = "aud"};
+    struct member exp = {.name = "exp"}, nbf = {.name = "nbf"};
+    struct member *const known[] = {&sub, &scope, &aud, &exp, &nbf};
     int64_t not_before = 0;
 
-    if (n < 0)
+    if (!json_read_object(at, len, known, 5))
         return "the token's claims are not a JSON object in which every name comes once";
-    if (member_find(members, n, "aud").kind)
+    if (aud.value.at)
         return "the token is for an audience (aud), and this server has no name as one";
-    if ((sub.kind && sub.kind != '"') || (scope.kind && scope.kind != '"'))
+    if ((sub.value.at && !sub.is_string) || (scope.value.at && !scope.is_string))
         return "the token's sub and scope must be strings";
-    if (!token_date(exp, &token->expires_ms) || (nbf.kind && !token_date(nbf, &not_before)))
+    if (!token_date(exp, &token->expires_ms) || (nbf.value.at && !token_date(nbf, &not_before)))
         return "the token must have an exp, and it and nbf must be numbers of seconds";
     if (token->expires_ms <= now)
         return TOKEN_EXPIRED;
@@ -2749,20 +2676,20 @@ static int token_read(const struct sse_config *config, char *at, size_t len, int
     struct slice signature = {at, len}, header = slice_cut(&signature, '.');
     struct slice claims = slice_cut(&signature, '.');
     struct slice secret = {config->auth_secret, config->auth_secret_len};
+    char *claims_at = at + header.len + 1, *mac_at = claims_at + claims.len + 1;
     unsigned char mac[32];
 
     *token = (struct token){.publishes = false};
     *why = "the token is not a JSON Web Token that is signed with HS256 and this server's secret";
     if (!signature.at || memchr(signature.at, '.', signature.len))
         return SSE_EINVAL;
-    char *header_at = at, *claims_at = at + header.len + 1, *mac_at = claims_at + claims.len + 1;
     if (!hmac_sha256(secret, (struct slice){at, header.len + 1 + claims.len}, mac))
         return SSE_ENOMEM;
     if (base64url_decode(mac_at, signature.len) != sizeof mac || !mac_is(mac, mac_at))
         return SSE_EINVAL;
-    int header_len = base64url_decode(header_at, header.len);
+    int header_len = base64url_decode(at, header.len);
     int claims_len = base64url_decode(claims_at, claims.len);
-    if (header_len < 0 || claims_len < 0 || !token_header_is_valid(header_at, (size_t)header_len))
+    if (header_len < 0 || claims_len < 0 || !token_header_is_valid(at, (size_t)header_len))
         return SSE_EINVAL;
     *why = token_claims(claims_at, (size_t)claims_len, now, token);
     return *why ? SSE_EINVAL : SSE_OK;
@@ -2787,8 +2714,7 @@ static struct slice cookie_find(const struct http_request *r, const char *name)
  * its length, or sets *why. */
 static int token_find(const struct http_request *r, bool cookies_count, char *to, const char **why)
 {
-    struct slice bearer = r->authorization, scheme = slice_cut(&bearer, ' ');
-    struct slice found = slice_is_nocase(scheme, "Bearer") ? bearer : (struct slice){NULL, 0};
+    struct slice found = r->authorization, scheme = slice_cut(&found, ' ');
 
     *why = NULL;
     if (slice_is_nocase(scheme, "Bearer")) {
@@ -2799,8 +2725,7 @@ static int token_find(const struct http_request *r, bool cookies_count, char *to
             return n;
         if (n < 0)
             *why = "the access_token of the query is too long, or escaped wrongly";
-        if (cookies_count)
-            found = cookie_find(r, "sse_token");
+        found = cookies_count ? cookie_find(r, "sse_token") : (struct slice){NULL, 0};
     }
     if (!*why && !found.at)
         *why =
@@ -2813,34 +2738,22 @@ static int token_find(const struct http_request *r, bool cookies_count, char *to
     return (int)found.len;
 }
 
-static bool token_allows(const struct token *token, const struct route *route, struct slice user)
+/* What the token lacks to be used on this route, for this user; NULL if it may be. */
+static const char *token_lacks(const struct token *token, const struct route *route,
+                               struct slice user)
 {
-    struct slice subject = token->subject;
-    switch (route->access) {
-    case SSE_ANYONE:
-        return true;
-    case SSE_SUBJECT:
-        return token->administers || !strchr(route->path, '{') ||
-               (subject.at && slice_same(subject, user));
-    case SSE_PUBLISHER:
-        return token->administers || token->publishes;
-    case SSE_ADMIN:
-        break;
+    if (token->administers || route->access == SSE_ANYONE)
+        return NULL;
+    if (route->access == SSE_SUBJECT) {
+        bool own = token->subject.at && slice_same(token->subject, user);
+        return own || !strchr(route->path, '{')
+                   ? NULL
+                   : "the token is not this user's: its sub must be the user id, or its scope "
+                     "hold sse:admin";
     }
-    return token->administers;
-}
-
-static const char *token_lacks(const struct route *route)
-{
-    switch (route->access) {
-    case SSE_SUBJECT:
-        return "the token is not this user's: its sub must be the user id, or its scope hold "
-               "sse:admin";
-    case SSE_PUBLISHER:
-        return "the token's scope must hold sse:publish or sse:admin";
-    default:
-        return "the token's scope must hold sse:admin";
-    }
+    if (route->access == SSE_PUBLISHER)
+        return token->publishes ? NULL : "the token's scope must hold sse:publish or sse:admin";
+    return "the token's scope must hold sse:admin";
 }
 
 /* ==== Log =======================================================================================
@@ -4774,10 +4687,8 @@ static int exchange_authorize(struct sse_exchange *x)
     if (status)
         return status;
     x->expires_ms = token.expires_ms;
-    struct slice user = {x->user, x->user_len};
-    return token_allows(&token, x->route, user)
-               ? 0
-               : exchange_reject(x, REFUSED_RIGHTS, 403, "%s", token_lacks(x->route));
+    why = token_lacks(&token, x->route, (struct slice){x->user, x->user_len});
+    return why ? exchange_reject(x, REFUSED_RIGHTS, 403, "%s", why) : 0;
 }
 
 /* Has its token expired since it was checked? */
