@@ -1822,13 +1822,14 @@ struct http_request {
     const char *why;         /* detail of a status: what is wrong, and what would be right */
 };
 
+/* Returns the status, having said why. */
 static int http_reject(struct http_request *r, int status, const char *why)
 {
     r->why = why;
     return status;
 }
 
-/* RFC 9110 section 5.6.2 */
+/* Whether it is a token (RFC 9110 section 5.6.2), as methods and field names are. */
 static bool http_is_token(struct slice s)
 {
     for (size_t i = 0; i < s.len; i++)
@@ -1837,7 +1838,8 @@ static bool http_is_token(struct slice s)
     return s.len > 0;
 }
 
-/* RFC 9110 section 5.5: no control characters, and no white space around it */
+/* Whether it is a field's value (RFC 9110 section 5.5): without control characters, and without
+ * white space around it. */
 static bool http_is_field_value(struct slice s)
 {
     for (size_t i = 0; i < s.len; i++)
@@ -1846,33 +1848,30 @@ static bool http_is_field_value(struct slice s)
     return s.len == 0 || (!strchr(" \t", s.at[0]) && !strchr(" \t", s.at[s.len - 1]));
 }
 
-/* One line that ends in CR LF, and nothing less: a bare CR or LF, a NUL or another control
- * character but a tab is rejected. *used is its length with the CR LF. */
+/* Reads one line that ends in CR LF, and nothing less: a bare CR or LF, a NUL or another control
+ * character but a tab is rejected. *used is its length with the CR LF, 0 if its end is missing. */
 static int http_line(const char *in, size_t len, struct http_request *r, struct slice *line,
                      size_t *used)
 {
-    *line = (struct slice){in, len};
+    size_t end = 0;
+    while (end < len && in[end] != 0x7F && ((unsigned char)in[end] >= ' ' || in[end] == '\t'))
+        end++;
+    *line = (struct slice){in, end};
     *used = 0;
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)in[i];
-        if (c == '\r') {
-            line->len = i;
-            if (i + 1 == len)
-                return 0;
-            if (in[i + 1] != '\n')
-                return http_reject(r, 400, "a CR without its LF; lines end in CR LF");
-            *used = i + 2;
-            return 0;
-        }
-        if (c == '\n')
-            return http_reject(r, 400, "an LF without its CR; lines end in CR LF");
-        if ((c < 0x20 && c != '\t') || c == 0x7F)
-            return http_reject(r, 400, "a control character where text is expected");
-    }
+    if (end == len || (in[end] == '\r' && end + 1 == len))
+        return 0;
+    if (in[end] == '\n')
+        return http_reject(r, 400, "an LF without its CR; lines end in CR LF");
+    if (in[end] != '\r')
+        return http_reject(r, 400, "a control character where text is expected");
+    if (in[end + 1] != '\n')
+        return http_reject(r, 400, "a CR without its LF; lines end in CR LF");
+    *used = end + 2;
     return 0;
 }
 
-/* Splits host[:port] (RFC 3986 section 3.2.2). The port is 0 where none is given. */
+/* Splits host[:port] (RFC 3986 section 3.2.2), and returns false if it is none. The port is 0 where
+ * none is given. */
 static bool host_split(struct slice s, struct slice *host, unsigned *port)
 {
     uint64_t number = 0;
@@ -1905,6 +1904,7 @@ static bool host_split(struct slice s, struct slice *host, unsigned *port)
     return host->len > 0;
 }
 
+/* Whether it is host[:port]. */
 static bool host_is_valid(struct slice s)
 {
     struct slice host;
@@ -1912,19 +1912,27 @@ static bool host_is_valid(struct slice s)
     return host_split(s, &host, &port);
 }
 
-/* RFC 9112 section 3.2: origin-form, absolute-form, or `*` for OPTIONS. */
-static int http_parse_target(struct http_request *r)
+/* RFC 9112 section 3: method SP target SP HTTP/1.x, parted by exactly one space each. The target
+ * has origin-form, absolute-form, or is `*` for OPTIONS (section 3.2). */
+static int http_parse_request_line(struct slice line, struct http_request *r)
 {
-    struct slice rest = r->target;
+    struct slice version = line;
 
+    r->method = slice_cut(&version, ' ');
+    r->target = slice_cut(&version, ' ');
+    struct slice rest = r->target, after = rest, scheme = slice_cut(&after, ':');
+    bool is_options = slice_is(r->method, "OPTIONS");
+    if (!http_is_token(r->method) || rest.len == 0 || !version.at)
+        return http_reject(r, 400, "the request line must read: METHOD TARGET HTTP/1.1");
+    if (version.len != 8 || memcmp(version.at, "HTTP/", 5) != 0 || version.at[6] != '.' ||
+        version.at[5] < '0' || version.at[5] > '9' || version.at[7] < '0' || version.at[7] > '9')
+        return http_reject(r, 400, "the request line must end in HTTP/1.1 or HTTP/1.0");
+    if (version.at[5] != '1')
+        return http_reject(r, 505, "only HTTP/1.1 and HTTP/1.0 are spoken here");
+    r->minor = version.at[7] > '0'; /* 1.2 to 1.9 are served as 1.1: RFC 9110 section 2.5 */
     if (memchr(rest.at, '#', rest.len) || memchr(rest.at, '\t', rest.len))
         return http_reject(r, 400, "a request target has neither a tab nor a #fragment");
-    if (slice_is(rest, "*") && slice_is(r->method, "OPTIONS")) {
-        r->path = rest;
-        return 0;
-    }
-    if (rest.at[0] != '/') {
-        struct slice after = rest, scheme = slice_cut(&after, ':');
+    if (rest.at[0] != '/' && !(is_options && slice_is(rest, "*"))) {
         size_t end = 2; /* past the two slashes */
         if (!(slice_is_nocase(scheme, "http") || slice_is_nocase(scheme, "https")) ||
             after.len < end || memcmp(after.at, "//", end) != 0)
@@ -1939,81 +1947,48 @@ static int http_parse_target(struct http_request *r)
     r->query = rest;
     r->path = slice_cut(&r->query, '?');
     if (r->path.len == 0) /* RFC 9112 sections 3.2.1 and 3.2.4 */
-        r->path = slice_of(slice_is(r->method, "OPTIONS") && !r->query.at ? "*" : "/");
+        r->path = slice_of(is_options && !r->query.at ? "*" : "/");
     return 0;
-}
-
-/* RFC 9112 section 3: method SP target SP HTTP/1.x, parted by exactly one space each. */
-static int http_parse_request_line(struct slice line, struct http_request *r)
-{
-    struct slice rest = line;
-
-    r->method = slice_cut(&rest, ' ');
-    r->target = slice_cut(&rest, ' ');
-    if (!http_is_token(r->method) || r->target.len == 0 || !rest.at)
-        return http_reject(r, 400, "the request line must read: METHOD TARGET HTTP/1.1");
-    if (rest.len != 8 || memcmp(rest.at, "HTTP/", 5) != 0 || rest.at[6] != '.' ||
-        rest.at[5] < '0' || rest.at[5] > '9' || rest.at[7] < '0' || rest.at[7] > '9')
-        return http_reject(r, 400, "the request line must end in HTTP/1.1 or HTTP/1.0");
-    if (rest.at[5] != '1')
-        return http_reject(r, 505, "only HTTP/1.1 and HTTP/1.0 are spoken here");
-    r->minor = rest.at[7] > '0'; /* 1.2 to 1.9 are served as 1.1: RFC 9110 section 2.5 */
-    return http_parse_target(r);
 }
 
 /* RFC 9112 section 6.3: digits only; repeated lengths must agree. */
-static int http_field_length(struct http_request *r, struct slice value)
+static int http_parse_length(struct http_request *r, struct slice value)
 {
-    uint64_t length;
-    for (size_t i = 0; i < value.len; i++)
-        if (value.at[i] < '0' || value.at[i] > '9')
-            return http_reject(r, 400, "Content-Length takes digits only");
-    if (value.len == 0)
-        return http_reject(r, 400, "Content-Length is empty; it takes digits");
-    if (!text_number(value, UINT64_MAX - 1, &length))
-        length = UINT64_MAX;
-    if (r->length.at && !slice_same_nocase(r->length, value))
+    if (!text_is_digits(value))
+        return http_reject(r, 400, "Content-Length takes digits only");
+    if (r->length.at && !slice_same(r->length, value))
         return http_reject(r, 400, "two Content-Length fields differ");
     r->length = value;
-    r->content_length = length;
+    if (!text_number(value, UINT64_MAX - 1, &r->content_length))
+        r->content_length = UINT64_MAX;
     return 0;
 }
 
-/* RFC 9112 section 6.1: only chunked is known here; it stands last, once, without parameters. */
-static int http_field_codings(struct http_request *r, struct slice list)
+/* Parses a field that is a list, and may come several times (RFC 9110 section 5.3). */
+static int http_parse_list(struct http_request *r, struct slice name, struct slice list)
 {
-    r->has_codings = true;
-    do {
-        struct slice coding = slice_trim(slice_cut(&list, ','));
-        struct slice name = slice_trim(slice_cut(&coding, ';'));
-        if (!http_is_token(name) || r->chunked || (coding.at && slice_is_nocase(name, "chunked")))
+    bool codings = slice_is_nocase(name, "transfer-encoding");
+    bool options = slice_is_nocase(name, "connection");
+    bool expectations = slice_is_nocase(name, "expect");
+
+    r->has_codings |= codings;
+    while ((codings || options || expectations) && list.at) {
+        struct slice parameters = slice_trim(slice_cut(&list, ',')), whole = parameters;
+        struct slice coding = slice_trim(slice_cut(&parameters, ';'));
+        bool is_chunked = slice_is_nocase(coding, "chunked");
+        /* RFC 9112 section 6.1: chunked stands last, once, without parameters */
+        if (codings && (!http_is_token(coding) || r->chunked || (is_chunked && parameters.at)))
             return http_reject(r, 400, "chunked must be the last transfer coding, and only once");
-        if (slice_is_nocase(name, "chunked"))
-            r->chunked = true;
-        else
-            r->unknown_coding = true;
-    } while (list.at);
+        r->chunked |= codings && is_chunked;
+        r->unknown_coding |= codings && !is_chunked;
+        r->wants_close |= options && slice_is_nocase(whole, "close");
+        r->wants_keep_alive |= options && slice_is_nocase(whole, "keep-alive");
+        /* RFC 9110 section 10.1.1 defines 100-continue alone */
+        r->expects_continue |= expectations && slice_is_nocase(whole, "100-continue");
+        r->expects_other |=
+            expectations && whole.len > 0 && !slice_is_nocase(whole, "100-continue");
+    }
     return 0;
-}
-
-static void http_field_connection(struct http_request *r, struct slice list)
-{
-    do {
-        struct slice option = slice_trim(slice_cut(&list, ','));
-        r->wants_close |= slice_is_nocase(option, "close");
-        r->wants_keep_alive |= slice_is_nocase(option, "keep-alive");
-    } while (list.at);
-}
-
-/* RFC 9110 section 10.1.1: a list, too; of its members only 100-continue is defined. */
-static void http_field_expect(struct http_request *r, struct slice list)
-{
-    do {
-        struct slice member = slice_trim(slice_cut(&list, ','));
-        bool known = slice_is_nocase(member, "100-continue");
-        r->expects_continue |= known;
-        r->expects_other |= !known && member.len > 0;
-    } while (list.at);
 }
 
 /* RFC 9112 section 5: name, colon, value, with no space before the colon and no line folding.
@@ -2035,13 +2010,7 @@ static int http_parse_field(struct slice line, struct http_request *r)
         return http_reject(r, 400, "a field must read NAME: VALUE, on one line, no space in NAME");
     value = slice_trim(value);
     if (slice_is_nocase(name, "content-length"))
-        return http_field_length(r, value);
-    if (slice_is_nocase(name, "transfer-encoding"))
-        return http_field_codings(r, value);
-    if (slice_is_nocase(name, "connection"))
-        http_field_connection(r, value);
-    if (slice_is_nocase(name, "expect"))
-        http_field_expect(r, value);
+        return http_parse_length(r, value);
     for (size_t i = 0; i < sizeof once / sizeof *once; i++) {
         if (!slice_is_nocase(name, once[i].name))
             continue;
@@ -2049,7 +2018,7 @@ static int http_parse_field(struct slice line, struct http_request *r)
             return http_reject(r, 400, "a field that must come once comes twice");
         *once[i].into = value;
     }
-    return 0;
+    return http_parse_list(r, name, value);
 }
 
 /* What can be checked only with all fields at hand. */
@@ -2072,22 +2041,6 @@ static int http_validate(struct http_request *r)
     return 0;
 }
 
-/* An incomplete head that is too large already, and how. */
-static int http_too_large(struct slice line, bool in_request_line, size_t len,
-                          struct http_request *r)
-{
-    if (in_request_line) {
-        r->method = slice_cut(&line, ' '); /* whether it was HEAD decides what the answer holds */
-        if (slice_cut(&line, ' ').len > SSE_TARGET_BYTES)
-            return http_reject(r, 414,
-                               "the request target is over " TEXT_OF(SSE_TARGET_BYTES) " bytes");
-    }
-    if (len > SSE_HEAD_BYTES)
-        return http_reject(
-            r, 431, "the request line and fields are over " TEXT_OF(SSE_HEAD_BYTES) " bytes");
-    return 0;
-}
-
 /* Parses the head of a request: request line, fields, empty line. *used is its length. */
 static int http_parse_head(const char *in, size_t len, struct http_request *r, size_t *used)
 {
@@ -2100,10 +2053,20 @@ static int http_parse_head(const char *in, size_t len, struct http_request *r, s
     *used = 0;
     for (bool in_request_line = true;; in_request_line = false) {
         status = http_line(in + at, len - at, r, &line, &n);
-        if (!status)
-            status = http_too_large(line, in_request_line, (n ? at + n : len) - empty, r);
-        if (status || n == 0)
+        if (status)
             return status;
+        if (in_request_line) {
+            struct slice rest = line;
+            r->method = slice_cut(&rest, ' '); /* if it is HEAD the answer has no body */
+            if (slice_cut(&rest, ' ').len > SSE_TARGET_BYTES)
+                return http_reject(
+                    r, 414, "the request target is over " TEXT_OF(SSE_TARGET_BYTES) " bytes");
+        }
+        if ((n ? at + n : len) - empty > SSE_HEAD_BYTES)
+            return http_reject(
+                r, 431, "the request line and fields are over " TEXT_OF(SSE_HEAD_BYTES) " bytes");
+        if (n == 0)
+            return 0;
         at += n;
         if (line.len == 0 && !in_request_line)
             break;
@@ -2117,8 +2080,8 @@ static int http_parse_head(const char *in, size_t len, struct http_request *r, s
     return http_validate(r);
 }
 
-/* The value of the next field of that name. *rest begins as r->fields, and is what follows then. At
- * is NULL if there is none. */
+/* Returns the value of the next field of that name; at is NULL if there is none. *rest begins as
+ * r->fields, and is what follows then. */
 static struct slice http_next_field(struct slice *rest, const char *name)
 {
     while (rest->at) {
@@ -2131,16 +2094,11 @@ static struct slice http_next_field(struct slice *rest, const char *name)
     return (struct slice){NULL, 0};
 }
 
-/* Persistent unless told otherwise in HTTP/1.1, closed unless told otherwise in 1.0 (RFC 9112
- * section 9.3). */
+/* Whether the connection persists: unless told otherwise in HTTP/1.1, and only if told so in 1.0
+ * (RFC 9112 section 9.3). */
 static bool http_persists(const struct http_request *r)
 {
     return !r->wants_close && (r->minor > 0 || r->wants_keep_alive);
-}
-
-static bool http_has_body(const struct http_request *r)
-{
-    return r->chunked || r->content_length > 0;
 }
 
 /* A chunked body (RFC 9112 section 7.1), decoded as it comes. */
@@ -2150,83 +2108,81 @@ struct http_chunks {
     size_t trailers; /* bytes of trailer fields so far */
 };
 
-/* Takes a quoted-string (RFC 9110 section 5.6.4) off the front. False if none stands there. */
-static bool http_take_quoted(struct slice *s)
+/* Takes a token, or a quoted-string (RFC 9110 section 5.6.4) if that may be, off the front. False if
+ * none stands there. */
+static bool http_take_word(struct slice *s, bool may_be_quoted)
 {
-    size_t i = 1;
-    if (s->len < 2 || s->at[0] != '"')
+    size_t n = 0;
+    if (may_be_quoted && s->len > 0 && s->at[0] == '"') {
+        for (n = 1; n < s->len && s->at[n] != '"'; n++)
+            n += s->at[n] == '\\';
+        n++;
+    } else {
+        while (n < s->len && http_is_token((struct slice){s->at + n, 1}))
+            n++;
+    }
+    if (n == 0 || n > s->len)
         return false;
-    while (i < s->len && s->at[i] != '"')
-        i += s->at[i] == '\\' ? 2 : 1;
-    if (i >= s->len)
-        return false;
-    *s = (struct slice){s->at + i + 1, s->len - i - 1};
+    *s = slice_trim((struct slice){s->at + n, s->len - n});
     return true;
 }
 
-static struct slice http_take_token(struct slice *s)
+/* Takes this byte, and the white space behind it, off the front. False if it does not stand there. */
+static bool http_take_mark(struct slice *s, char mark)
 {
-    struct slice token = {s->at, 0};
-    while (token.len < s->len && http_is_token((struct slice){s->at + token.len, 1}))
-        token.len++;
-    *s = (struct slice){s->at + token.len, s->len - token.len};
-    return token;
+    if (s->len == 0 || s->at[0] != mark)
+        return false;
+    *s = slice_trim((struct slice){s->at + 1, s->len - 1});
+    return true;
 }
 
-/* What follows a chunk's size and its first `;`: name [ "=" value ] *( ";" name [ "=" value ] ),
- * with "bad" white space between (RFC 9112 section 7.1.1). It means nothing here. */
-static bool http_is_extension(struct slice rest)
-{
-    for (;;) {
-        rest = slice_trim(rest);
-        if (http_take_token(&rest).len == 0)
-            return false;
-        rest = slice_trim(rest);
-        if (rest.len && rest.at[0] == '=') {
-            rest = slice_trim((struct slice){rest.at + 1, rest.len - 1});
-            if (!http_take_quoted(&rest) && http_take_token(&rest).len == 0)
-                return false;
-            rest = slice_trim(rest);
-        }
-        if (rest.len == 0)
-            return true;
-        if (rest.at[0] != ';')
-            return false;
-        rest = (struct slice){rest.at + 1, rest.len - 1};
-    }
-}
-
-/* chunk-size [ chunk-ext ] CR LF */
+/* Reads the line before a chunk's data: its size in hexadecimal, then any number of ;NAME or
+ * ;NAME=VALUE, which mean nothing here, with "bad" white space between (RFC 9112 section 7.1.1). */
 static int http_chunk_size(struct http_chunks *c, struct slice line, struct http_request *r)
 {
-    struct slice extension = line, digits = slice_cut(&extension, ';');
-    if (extension.at && !http_is_extension(extension))
-        return http_reject(r, 400, "a chunk's extension must read ;NAME or ;NAME=VALUE");
-    if (extension.at)
+    struct slice rest = line, digits = slice_cut(&rest, ';');
+    bool good = true;
+    size_t n = 0;
+
+    if (rest.at) {
         digits = slice_trim(digits); /* white space may stand before an extension */
-    c->left = 0;
-    for (size_t i = 0; i < digits.len; i++) {
-        int digit = hex_digit(digits.at[i]);
-        if (digit < 0)
-            return http_reject(r, 400, "a chunk must begin with its size in hexadecimal");
+        rest = slice_trim(rest);
+        do
+            good = http_take_word(&rest, false) &&
+                   (!http_take_mark(&rest, '=') || http_take_word(&rest, true));
+        while (good && http_take_mark(&rest, ';'));
+    }
+    if (!good || rest.len > 0)
+        return http_reject(r, 400, "a chunk's extension must read ;NAME or ;NAME=VALUE");
+    for (c->left = 0; n < digits.len && hex_digit(digits.at[n]) >= 0; n++) {
         if (c->left >> 58)
             return http_reject(r, 413, "a chunk is larger than any body may be");
-        c->left = c->left * 16 + (unsigned)digit;
+        c->left = c->left * 16 + (unsigned)hex_digit(digits.at[n]);
     }
-    if (digits.len == 0 || digits.at != line.at)
+    if (n == 0 || n < digits.len || digits.at != line.at)
         return http_reject(r, 400, "a chunk must begin with its size in hexadecimal");
     c->state = c->left ? CHUNK_DATA : CHUNK_TRAILER;
     return 0;
 }
 
-/* A line of the chunked framing: a size, the end of a chunk, or a trailer. */
-static int http_chunk_line(struct http_chunks *c, const char *in, size_t len,
-                           struct http_request *r, size_t *used)
+/* Decodes as much of in[0..len) as it can, handing stretches of data to *data: one call returns
+ * after one stretch, or one line of the framing: a size, the end of a chunk, or a trailer. Done when
+ * c->state is CHUNK_DONE. */
+static int http_decode_chunk(struct http_chunks *c, const char *in, size_t len, struct slice *data,
+                             struct http_request *r, size_t *used)
 {
-    struct slice line;
     struct http_request ignored = {.why = NULL};
-    int status = http_line(in, len, r, &line, used);
+    struct slice line;
 
+    *data = (struct slice){in, 0};
+    if (c->state == CHUNK_DATA) {
+        *used = data->len = c->left < len ? (size_t)c->left : len;
+        c->left -= data->len;
+        c->state = c->left ? CHUNK_DATA : CHUNK_END;
+        return 0;
+    }
+    int status = http_line(in, len, r, &line, used);
+    size_t whole = *used > 0 ? *used : line.len;
     if (status)
         return status;
     if (c->state == CHUNK_END && line.len > 0)
@@ -2234,7 +2190,6 @@ static int http_chunk_line(struct http_chunks *c, const char *in, size_t len,
     if (c->state == CHUNK_SIZE && line.len > SSE_CHUNK_LINE_BYTES)
         return http_reject(r, 400,
                            "a chunk's size line is over " TEXT_OF(SSE_CHUNK_LINE_BYTES) " bytes");
-    size_t whole = *used > 0 ? *used : line.len;
     if (line.len > 0 && c->trailers + whole > SSE_TRAILER_BYTES)
         return http_reject(r, 431,
                            "the trailer fields are over " TEXT_OF(SSE_TRAILER_BYTES) " bytes");
@@ -2254,23 +2209,8 @@ static int http_chunk_line(struct http_chunks *c, const char *in, size_t len,
     return status;
 }
 
-/* Decodes as much of in[0..len) as it can, handing stretches of data to *data: one call returns
- * after one stretch or one line. Done when c->state is CHUNK_DONE. */
-static int http_decode_chunk(struct http_chunks *c, const char *in, size_t len, struct slice *data,
-                             struct http_request *r, size_t *used)
-{
-    *data = (struct slice){in, 0};
-    if (c->state != CHUNK_DATA)
-        return http_chunk_line(c, in, len, r, used);
-    *used = data->len = c->left < len ? (size_t)c->left : len;
-    c->left -= data->len;
-    if (c->left == 0)
-        c->state = CHUNK_END;
-    return 0;
-}
-
-/* The parameter `name` of a query, decoded (RFC 3986 section 3.4; `+` is a space). Returns its
- * length, 0 if it is absent or empty, or -1 if it is malformed or over `cap`. */
+/* Finds the parameter `name` of a query, and decodes it (RFC 3986 section 3.4; `+` is a space).
+ * Returns its length, 0 if it is absent or empty, or -1 if it is malformed or over `cap`. */
 static int http_query(struct slice query, const char *name, char *value, size_t cap)
 {
     while (query.at) {
@@ -4623,7 +4563,7 @@ static int exchange_receive(struct sse_exchange *x)
     struct http_request *r = &x->request;
     int64_t deadline = now_ms() + SSE_BODY_MS;
 
-    if (!http_has_body(r))
+    if (!r->chunked && r->content_length == 0)
         return 0;
     if (r->content_length > x->server->config.max_message) /* as 64 bits: size_t may be narrower */
         return exchange_too_large(x);
