@@ -781,6 +781,7 @@ static int64_t now_us(void)
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
+/* Milliseconds of the same clock. */
 static int64_t now_ms(void)
 {
     return now_us() / 1000;
@@ -874,6 +875,15 @@ static struct slice slice_trim(struct slice s)
     while (s.len && (s.at[s.len - 1] == ' ' || s.at[s.len - 1] == '\t'))
         s.len--;
     return s;
+}
+
+/* How many bytes at the slice's front are ASCII letters, digits, or among the marks. */
+static size_t slice_span(struct slice s, const char *marks)
+{
+    size_t n = 0;
+    while (n < s.len && (char_is_alnum(s.at[n]) || (s.at[n] && strchr(marks, s.at[n]))))
+        n++;
+    return n;
 }
 
 /* Appends all of it or nothing. */
@@ -1829,13 +1839,12 @@ static int http_reject(struct http_request *r, int status, const char *why)
     return status;
 }
 
+static const char HTTP_TOKEN_MARKS[] = "!#$%&'*+-.^_`|~";
+
 /* Whether it is a token (RFC 9110 section 5.6.2), as methods and field names are. */
 static bool http_is_token(struct slice s)
 {
-    for (size_t i = 0; i < s.len; i++)
-        if (!char_is_alnum(s.at[i]) && !(s.at[i] && strchr("!#$%&'*+-.^_`|~", s.at[i])))
-            return false;
-    return s.len > 0;
+    return s.len > 0 && slice_span(s, HTTP_TOKEN_MARKS) == s.len;
 }
 
 /* Whether it is a field's value (RFC 9110 section 5.5): without control characters, and without
@@ -1870,6 +1879,17 @@ static int http_line(const char *in, size_t len, struct http_request *r, struct 
     return 0;
 }
 
+/* Whether it is an address of this family, as inet_pton() reads it. */
+static bool host_is_address(struct slice s, int family)
+{
+    char address[INET6_ADDRSTRLEN] = "";
+    struct in6_addr ignored;
+    if (s.len >= sizeof address)
+        return false;
+    memcpy(address, s.at, s.len);
+    return inet_pton(family, address, &ignored) == 1;
+}
+
 /* Splits host[:port] (RFC 3986 section 3.2.2), and returns false if it is none. The port is 0 where
  * none is given. */
 static bool host_split(struct slice s, struct slice *host, unsigned *port)
@@ -1878,17 +1898,11 @@ static bool host_split(struct slice s, struct slice *host, unsigned *port)
     struct slice digits = s;
 
     if (s.len && s.at[0] == '[') {
-        char address[INET6_ADDRSTRLEN] = "";
-        struct in6_addr ignored;
         *host = slice_cut(&digits, ']');
-        if (!digits.at || host->len > sizeof address)
-            return false;
-        memcpy(address, host->at + 1, host->len - 1);
-        if (inet_pton(AF_INET6, address, &ignored) != 1)
+        if (!digits.at || !host_is_address((struct slice){host->at + 1, host->len - 1}, AF_INET6) ||
+            (digits.len && slice_cut(&digits, ':').len > 0))
             return false;
         host->len++; /* with its bracket */
-        if (digits.len && slice_cut(&digits, ':').len > 0)
-            return false;
     } else {
         *host = slice_cut(&digits, ':');
         for (size_t i = 0; i < host->len; i++) {
@@ -2112,14 +2126,11 @@ struct http_chunks {
  * none stands there. */
 static bool http_take_word(struct slice *s, bool may_be_quoted)
 {
-    size_t n = 0;
+    size_t n = slice_span(*s, HTTP_TOKEN_MARKS);
     if (may_be_quoted && s->len > 0 && s->at[0] == '"') {
         for (n = 1; n < s->len && s->at[n] != '"'; n++)
             n += s->at[n] == '\\';
         n++;
-    } else {
-        while (n < s->len && http_is_token((struct slice){s->at + n, 1}))
-            n++;
     }
     if (n == 0 || n > s->len)
         return false;
@@ -2228,7 +2239,8 @@ static int http_query(struct slice query, const char *name, char *value, size_t 
  * the page is the server's own or listed by --cors. On loopback the Host must be a name of this
  * machine, as well. Programs send none of these fields and are not concerned. */
 
-/* scheme://host[:port] (RFC 6454 section 6.1); the port is the scheme's own where none is given */
+/* Splits scheme://host[:port] (RFC 6454 section 6.1), and returns false if it is none. The port is
+ * the scheme's own where none is given. */
 static bool origin_parse(struct slice s, struct origin *o)
 {
     struct slice rest = s;
@@ -2238,10 +2250,8 @@ static bool origin_parse(struct slice s, struct origin *o)
     if (o->scheme.len == 0 || char_lower(o->scheme.at[0]) < 'a' ||
         char_lower(o->scheme.at[0]) > 'z' || rest.len < 3 || memcmp(rest.at, "//", 2) != 0)
         return false;
-    for (size_t i = 0; i < o->scheme.len; i++)
-        if (!char_is_alnum(o->scheme.at[i]) && !strchr("+-.", o->scheme.at[i]))
-            return false;
-    if (!host_split((struct slice){rest.at + 2, rest.len - 2}, &o->host, &o->port))
+    if (slice_span(o->scheme, "+-.") < o->scheme.len ||
+        !host_split((struct slice){rest.at + 2, rest.len - 2}, &o->host, &o->port))
         return false;
     if (o->port == 0)
         o->port = slice_is_nocase(o->scheme, "https")  ? 443
@@ -2250,7 +2260,7 @@ static bool origin_parse(struct slice s, struct origin *o)
     return true;
 }
 
-/* An option's value: an origin or `*`, but none that looks like a pattern. */
+/* Whether it is fit for --cors: an origin or `*`, but none that looks like a pattern. */
 static bool origin_is_valid(const char *value)
 {
     struct origin ignored;
@@ -2258,7 +2268,7 @@ static bool origin_is_valid(const char *value)
            (!strchr(value, '*') && origin_parse(slice_of(value), &ignored));
 }
 
-/* The --cors entry that covers this origin, `*` only if none names it, or NULL. */
+/* Returns the --cors entry that covers this origin, `*` only if none names it, or NULL. */
 static const char *origin_listed(const struct sse_config *config, struct slice origin)
 {
     struct origin asked, listed;
@@ -2275,9 +2285,9 @@ static const char *origin_listed(const struct sse_config *config, struct slice o
     return any;
 }
 
-/* Does the origin's host and port equal those the client asked for, whatever the scheme? Where the
- * client named no port it meant that of HTTPS if this is what is spoken here; otherwise there may
- * be a proxy in front, and the origin's scheme tells. */
+/* Whether the origin's host and port equal those the client asked for, whatever the scheme. A client
+ * that names no port means that of HTTPS if the server speaks it; otherwise a proxy may stand in
+ * front of the server, and the origin's scheme tells. */
 static bool origin_is_own(struct slice origin, struct slice authority, bool https)
 {
     struct origin o;
@@ -2290,25 +2300,19 @@ static bool origin_is_own(struct slice origin, struct slice authority, bool http
     return port == o.port && slice_same_nocase(host, o.host);
 }
 
-/* On loopback a DNS name that was made to point here ("rebinding") must be no way in: only
- * localhost, an IP literal, and the host of a listed origin are names for this machine. */
+/* Whether a client on this machine may ask for that host. A DNS name that was made to point at
+ * loopback ("rebinding") must be no way in: only localhost, an IP literal, and the host of a listed
+ * origin are names for this machine. */
 static bool authority_is_trusted(const struct sse_config *config, struct slice authority)
 {
     struct slice host;
     struct origin listed;
-    struct in_addr ignored;
-    char address[INET_ADDRSTRLEN] = "";
     unsigned port;
 
     if (!authority.at || !host_split(authority, &host, &port))
         return true; /* HTTP/1.0 without Host: no browser */
-    if (slice_is_nocase(host, "localhost") || host.at[0] == '[')
+    if (slice_is_nocase(host, "localhost") || host.at[0] == '[' || host_is_address(host, AF_INET))
         return true;
-    if (host.len < sizeof address) {
-        memcpy(address, host.at, host.len);
-        if (inet_pton(AF_INET, address, &ignored) == 1)
-            return true;
-    }
     for (size_t i = 0; i < config->cors_count; i++)
         if (strcmp(config->cors[i], "*") == 0 ||
             (origin_parse(slice_of(config->cors[i]), &listed) &&
@@ -2317,8 +2321,8 @@ static bool authority_is_trusted(const struct sse_config *config, struct slice a
     return false;
 }
 
-/* Is it a page that nobody listed by name, and which is let in by `*` alone? It has no credentials:
- * what its browser adds by itself, a cookie, does not count. */
+/* Whether `*` alone lets the page in, since no --cors names its origin. Such a page has no
+ * credentials: a cookie, which its browser adds by itself, does not count. */
 static bool origin_is_anyone(const struct sse_server *server, const struct http_request *r)
 {
     const char *listed = origin_listed(&server->config, r->origin);
@@ -2326,7 +2330,7 @@ static bool origin_is_anyone(const struct sse_server *server, const struct http_
            !origin_is_own(r->origin, r->authority, server->config.cert_file);
 }
 
-/* Why this request counts as a foreign page's; NULL if it does not. */
+/* Returns why the request counts as a foreign page's, or NULL if it does not. */
 static const char *origin_objection(const struct sse_server *server, const struct http_request *r)
 {
     if (server->on_loopback && !authority_is_trusted(&server->config, r->authority))
@@ -2482,8 +2486,7 @@ static bool json_take_value(struct json *j, struct member *m)
     if (m->is_string)
         return json_take_string(j, &m->value);
     char *from = j->at;
-    while (j->at < j->end && (char_is_alnum(*j->at) || memchr("+-.", *j->at, 3)))
-        j->at++;
+    j->at += slice_span((struct slice){from, (size_t)(j->end - from)}, "+-.");
     for (bool inside = j->at == from; inside; inside = depth > 0) {
         char c = j->at < j->end ? *j->at++ : 0;
         bool opens = c == '{' || c == '[', closes = c == '}' || c == ']';
