@@ -819,7 +819,7 @@ static bool slice_same(struct slice a, struct slice b)
     return a.len == b.len && memcmp(a.at, b.at, a.len) == 0;
 }
 
-/* Compares a slice and a C string; slice_is_nocase() likewise, regardless of case. */
+/* Compares a slice and a C string. */
 static bool slice_is(struct slice s, const char *word)
 {
     return slice_same(s, slice_of(word));
@@ -840,6 +840,7 @@ static bool slice_same_nocase(struct slice a, struct slice b)
     return a.len == b.len && same == a.len;
 }
 
+/* Compares a slice and a C string regardless of case. */
 static bool slice_is_nocase(struct slice s, const char *word)
 {
     return slice_same_nocase(s, slice_of(word));
@@ -867,7 +868,7 @@ static struct slice slice_cut(struct slice *s, char c)
     return head;
 }
 
-/* Without optional white space (RFC 9110 section 5.6.3) at either end. */
+/* Returns the slice without optional white space (RFC 9110 section 5.6.3) at either end. */
 static struct slice slice_trim(struct slice s)
 {
     while (s.len && (s.at[0] == ' ' || s.at[0] == '\t'))
@@ -915,6 +916,7 @@ static void text_vprint(struct text *t, const char *format, va_list args)
         t->len += (size_t)n;
 }
 
+/* Appends what printf() would write, like text_vprint(). */
 SSE_PRINTF(2, 3) static void text_print(struct text *t, const char *format, ...)
 {
     va_list args;
@@ -935,6 +937,7 @@ static void text_digits(struct text *t, uint64_t number, unsigned base)
     text_put(t, digits + at, sizeof digits - at);
 }
 
+/* Appends a number in base 10. */
 static void text_decimal(struct text *t, uint64_t number)
 {
     text_digits(t, number, 10);
@@ -982,7 +985,7 @@ static bool text_is_name(const char *bytes, size_t len)
     return true;
 }
 
-/* Whether the bytes are a user id: a name, but not `.` or `..`, which browsers collapse in a URL. */
+/* Whether the bytes are a user id: a name, but not `.` or `..`, which browsers collapse in URLs. */
 static bool text_is_user_id(const char *bytes, size_t len)
 {
     return len >= 1 && len <= SSE_USER_BYTES && text_is_name(bytes, len) &&
@@ -1011,6 +1014,7 @@ static void json_escape(struct text *t, const char *utf8, size_t len)
     }
 }
 
+/* Appends a whole JSON string, with its quotes. */
 static void json_string(struct text *t, const char *utf8, size_t len)
 {
     text_put(t, "\"", 1);
@@ -1026,8 +1030,8 @@ static int hex_digit(char c)
     return at ? (int)(at - digits) : -1;
 }
 
-/* RFC 3986 section 2.1. Returns the decoded length, or -1 if an escape is malformed or the result
- * is over `cap`. In a query `+` stands for a space, as HTML forms write it. */
+/* Decodes %XX (RFC 3986 section 2.1). Returns the decoded length, or -1 if an escape is malformed
+ * or the result is over `cap`. In a query `+` stands for a space, as HTML forms write it. */
 static int percent_decode(struct slice in, bool in_query, char *out, size_t cap)
 {
     size_t n = 0;
@@ -1926,8 +1930,9 @@ static bool host_is_valid(struct slice s)
     return host_split(s, &host, &port);
 }
 
-/* RFC 9112 section 3: method SP target SP HTTP/1.x, parted by exactly one space each. The target
- * has origin-form, absolute-form, or is `*` for OPTIONS (section 3.2). */
+/* Parses the request line (RFC 9112 section 3): method SP target SP HTTP/1.x, parted by exactly
+ * one space each. The target has origin-form, absolute-form, or is `*` for OPTIONS (section
+ * 3.2). */
 static int http_parse_request_line(struct slice line, struct http_request *r)
 {
     struct slice version = line;
@@ -1965,7 +1970,8 @@ static int http_parse_request_line(struct slice line, struct http_request *r)
     return 0;
 }
 
-/* RFC 9112 section 6.3: digits only; repeated lengths must agree. */
+/* Parses Content-Length (RFC 9112 section 6.3): digits only, and repeated lengths must agree. One
+ * that is more than fits counts as UINT64_MAX, which is over every limit. */
 static int http_parse_length(struct http_request *r, struct slice value)
 {
     if (!text_is_digits(value))
@@ -2005,9 +2011,10 @@ static int http_parse_list(struct http_request *r, struct slice name, struct sli
     return 0;
 }
 
-/* RFC 9112 section 5: name, colon, value, with no space before the colon and no line folding.
- * Fields that decide something and are no lists stand in the table, and may come once only. Cookie
- * may come several times (RFC 9113 section 8.2.3), and is looked for only when it is needed. */
+/* Parses a field (RFC 9112 section 5): name, colon, value, with no space before the colon and no
+ * line folding. Fields that decide something and are no lists stand in the table, and may come
+ * once only. Cookie may come several times (RFC 9113 section 8.2.3), and is looked for only when
+ * it is needed. */
 static int http_parse_field(struct slice line, struct http_request *r)
 {
     struct slice value = line, name = slice_cut(&value, ':');
@@ -2035,7 +2042,9 @@ static int http_parse_field(struct slice line, struct http_request *r)
     return http_parse_list(r, name, value);
 }
 
-/* What can be checked only with all fields at hand. */
+/* Checks what takes all fields to check: that Host is there and valid, and that the body's length
+ * is told in one way only (RFC 9112 sections 3.2 and 6.3), since two ways are how requests are
+ * smuggled. */
 static int http_validate(struct http_request *r)
 {
     if (r->minor > 0 && !r->host.at)
@@ -2122,8 +2131,8 @@ struct http_chunks {
     size_t trailers; /* bytes of trailer fields so far */
 };
 
-/* Takes a token, or a quoted-string (RFC 9110 section 5.6.4) if that may be, off the front. False if
- * none stands there. */
+/* Takes a token, or a quoted-string (RFC 9110 section 5.6.4) if that may be, off the front. False
+ * if none stands there. */
 static bool http_take_word(struct slice *s, bool may_be_quoted)
 {
     size_t n = slice_span(*s, HTTP_TOKEN_MARKS);
@@ -2138,7 +2147,7 @@ static bool http_take_word(struct slice *s, bool may_be_quoted)
     return true;
 }
 
-/* Takes this byte, and the white space behind it, off the front. False if it does not stand there. */
+/* Takes this byte, and white space behind it, off the front. False if the byte is not there. */
 static bool http_take_mark(struct slice *s, char mark)
 {
     if (s->len == 0 || s->at[0] != mark)
@@ -2177,8 +2186,8 @@ static int http_chunk_size(struct http_chunks *c, struct slice line, struct http
 }
 
 /* Decodes as much of in[0..len) as it can, handing stretches of data to *data: one call returns
- * after one stretch, or one line of the framing: a size, the end of a chunk, or a trailer. Done when
- * c->state is CHUNK_DONE. */
+ * after one stretch, or one line of the framing: a size, the end of a chunk, or a trailer. Done
+ * when c->state is CHUNK_DONE. */
 static int http_decode_chunk(struct http_chunks *c, const char *in, size_t len, struct slice *data,
                              struct http_request *r, size_t *used)
 {
@@ -2285,9 +2294,9 @@ static const char *origin_listed(const struct sse_config *config, struct slice o
     return any;
 }
 
-/* Whether the origin's host and port equal those the client asked for, whatever the scheme. A client
- * that names no port means that of HTTPS if the server speaks it; otherwise a proxy may stand in
- * front of the server, and the origin's scheme tells. */
+/* Whether the origin's host and port equal those the client asked for, whatever the scheme. A
+ * client that names no port means that of HTTPS if the server speaks it; otherwise a proxy may
+ * stand in front of the server, and the origin's scheme tells. */
 static bool origin_is_own(struct slice origin, struct slice authority, bool https)
 {
     struct origin o;
@@ -2369,7 +2378,8 @@ struct token {
 static int base64url_decode(char *at, size_t len)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    unsigned bits = 0, have = 0;
+    static const unsigned left_over[] = {0, 0, 0x0F, 0x03}; /* bits after so many digits */
+    unsigned bits = 0;
     int n = 0;
 
     for (size_t i = 0; i < len; i++) {
@@ -2377,13 +2387,10 @@ static int base64url_decode(char *at, size_t len)
         if (!digit)
             return -1;
         bits = (bits << 6 | (unsigned)(digit - digits)) & 0xFFF;
-        have += 6;
-        if (have >= 8) {
-            have -= 8;
-            at[n++] = (char)(bits >> have);
-        }
+        if (i % 4 > 0) /* the first digit of four is no byte yet */
+            at[n++] = (char)(bits >> (6 - i % 4 * 2));
     }
-    return have == 6 || (bits & ((1U << have) - 1)) ? -1 : n;
+    return len % 4 == 1 || (bits & left_over[len % 4]) ? -1 : n;
 }
 
 /* What is left of a JSON text (RFC 8259). */
@@ -2519,8 +2526,8 @@ static bool json_read_object(char *at, size_t len, struct member *const *known, 
                     continue;
                 if (known[i]->value.at)
                     return false;
-                known[i]->value = m.value;
-                known[i]->is_string = m.is_string;
+                m.name = known[i]->name;
+                *known[i] = m;
             }
         } while (json_take(&j, ','));
         if (!json_take(&j, '}'))
@@ -2552,7 +2559,7 @@ static bool token_date(struct member m, int64_t *ms)
         return false;
     if (exponent.at && !text_number(exponent, EXPONENT_MAX, &shift))
         shift = EXPONENT_MAX;
-    /* digits before the point, once it has moved; beyond the last one that is written stand zeros */
+    /* digits before the point once it has moved; zeros stand beyond the last one written */
     int64_t places = (int64_t)whole.len + 3 + (down ? -(int64_t)shift : (int64_t)shift);
     *ms = 0;
     for (size_t i = 0; (int64_t)i < places && *ms < INT64_MAX; i++) {
@@ -2566,7 +2573,8 @@ static bool token_date(struct member m, int64_t *ms)
     return true;
 }
 
-/* RFC 7515 section 4.1: HS256, and nothing that would have to be understood. */
+/* Whether the header (RFC 7515 section 4.1) says HS256, and nothing that the server would have to
+ * understand: no `crit`, and no other `typ` than that of a token. */
 static bool token_header_is_valid(char *at, size_t len)
 {
     struct member alg = {.name = "alg"}, typ = {.name = "typ"}, crit = {.name = "crit"};
@@ -2611,21 +2619,21 @@ static const char *token_claims(char *at, size_t len, int64_t now, struct token 
     return NULL;
 }
 
-/* Checks a token and reads it, decoding it over itself. SSE_OK; SSE_EINVAL, with *why;
- * SSE_ENOMEM. */
+/* Checks a token and reads it, decoding it over itself. Nothing but the dots is looked at before
+ * the signature is checked. Returns SSE_OK; SSE_EINVAL, with *why; SSE_ENOMEM. */
 static int token_read(const struct sse_config *config, char *at, size_t len, int64_t now,
                       struct token *token, const char **why)
 {
     struct slice signature = {at, len}, header = slice_cut(&signature, '.');
     struct slice claims = slice_cut(&signature, '.');
     struct slice secret = {config->auth_secret, config->auth_secret_len};
-    char *claims_at = at + header.len + 1, *mac_at = claims_at + claims.len + 1;
     unsigned char mac[32];
 
     *token = (struct token){.publishes = false};
     *why = "the token is not a JSON Web Token that is signed with HS256 and this server's secret";
     if (!signature.at || memchr(signature.at, '.', signature.len))
         return SSE_EINVAL;
+    char *claims_at = at + header.len + 1, *mac_at = claims_at + claims.len + 1;
     if (!hmac_sha256(secret, (struct slice){at, header.len + 1 + claims.len}, mac))
         return SSE_ENOMEM;
     if (base64url_decode(mac_at, signature.len) != sizeof mac || !mac_is(mac, mac_at))
@@ -2638,8 +2646,8 @@ static int token_read(const struct sse_config *config, char *at, size_t len, int
     return *why ? SSE_EINVAL : SSE_OK;
 }
 
-/* The cookie of that name (RFC 6265 section 4.2.1) in any of the request's Cookie fields, or
- * absent; an empty one counts as absent. */
+/* Returns the cookie of that name (RFC 6265 section 4.2.1) in any of the request's Cookie fields,
+ * or absent; an empty one counts as absent. */
 static struct slice cookie_find(const struct http_request *r, const char *name)
 {
     struct slice rest = r->fields, cookies;
@@ -2652,9 +2660,9 @@ static struct slice cookie_find(const struct http_request *r, const char *name)
     return (struct slice){NULL, 0};
 }
 
-/* Copies the request's token to `to`, of SSE_TOKEN_BYTES: that of Authorization, if its scheme is
- * Bearer (RFC 6750 section 2.1); else of the query; else, if cookies count, of the cookie. Returns
- * its length, or sets *why. */
+/* Finds the request's token and copies it to `to`, of SSE_TOKEN_BYTES: that of Authorization, if
+ * its scheme is Bearer (RFC 6750 section 2.1); else of the query; else, if cookies count, of the
+ * cookie. Returns its length, or sets *why. */
 static int token_find(const struct http_request *r, bool cookies_count, char *to, const char **why)
 {
     struct slice found = r->authorization, scheme = slice_cut(&found, ' ');
@@ -2681,7 +2689,8 @@ static int token_find(const struct http_request *r, bool cookies_count, char *to
     return (int)found.len;
 }
 
-/* What the token lacks to be used on this route, for this user; NULL if it may be. */
+/* Returns what the token lacks to be used on this route for this user, or NULL if it lacks nothing.
+ * The user's own token is enough where the route names a user; sse:admin is enough everywhere. */
 static const char *token_lacks(const struct token *token, const struct route *route,
                                struct slice user)
 {
