@@ -1970,20 +1970,6 @@ static int http_parse_request_line(struct slice line, struct http_request *r)
     return 0;
 }
 
-/* Parses Content-Length (RFC 9112 section 6.3): digits only, and repeated lengths must agree. One
- * that is more than fits counts as UINT64_MAX, which is over every limit. */
-static int http_parse_length(struct http_request *r, struct slice value)
-{
-    if (!text_is_digits(value))
-        return http_reject(r, 400, "Content-Length takes digits only");
-    if (r->length.at && !slice_same(r->length, value))
-        return http_reject(r, 400, "two Content-Length fields differ");
-    r->length = value;
-    if (!text_number(value, UINT64_MAX - 1, &r->content_length))
-        r->content_length = UINT64_MAX;
-    return 0;
-}
-
 /* Parses a field that is a list, and may come several times (RFC 9110 section 5.3). */
 static int http_parse_list(struct http_request *r, struct slice name, struct slice list)
 {
@@ -2030,8 +2016,16 @@ static int http_parse_field(struct slice line, struct http_request *r)
     if (!value.at || !http_is_token(name))
         return http_reject(r, 400, "a field must read NAME: VALUE, on one line, no space in NAME");
     value = slice_trim(value);
-    if (slice_is_nocase(name, "content-length"))
-        return http_parse_length(r, value);
+    if (slice_is_nocase(name, "content-length")) { /* RFC 9112 section 6.3 */
+        if (!text_is_digits(value))
+            return http_reject(r, 400, "Content-Length takes digits only");
+        if (r->length.at && !slice_same(r->length, value))
+            return http_reject(r, 400, "two Content-Length fields differ");
+        r->length = value;
+        if (!text_number(value, UINT64_MAX - 1, &r->content_length))
+            r->content_length = UINT64_MAX; /* more than fits is over every limit */
+        return 0;
+    }
     for (size_t i = 0; i < sizeof once / sizeof *once; i++) {
         if (!slice_is_nocase(name, once[i].name))
             continue;
