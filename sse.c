@@ -443,8 +443,7 @@ enum {
     SSE_EAGER_THREADS = 8,     /* up to so many are started at once, beyond that a request waits */
     SSE_RESERVED = 16,         /* connections beyond max_connections, for requests alone */
     SSE_TOKEN_BYTES = 2048,    /* an access token; it is decoded in the answer's scratch */
-    SSE_JSON_MEMBERS = 32,     /* members of a token's header, and of its claims */
-    SSE_JSON_DEPTH = 8,        /* arrays and objects within one another there */
+    SSE_JSON_DEPTH = 8,        /* arrays and objects within one another in a token */
     SSE_SECRET_BYTES_MIN = 32, /* what tokens are signed with (RFC 7518 section 3.2) */
     SSE_SECRET_BYTES = 4096,   /* and at most */
     SSE_HANDSHAKE_BYTES = 16384, /* all that a client may say before TLS is set up */
@@ -783,13 +782,7 @@ struct sse_server {
  * Text is composed in buffers of fixed size. What does not fit is left out whole and sets `full`.
  * Most buffers are sized so that this cannot happen; sse_print(), where it can, looks. */
 
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
+/* The monotonic clock, which nobody can set: for deadlines and durations. */
 static int64_t now_us(void)
 {
     struct timespec t;
@@ -797,7 +790,13 @@ static int64_t now_us(void)
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-/* The time of day, which somebody may set: for dates, and for when tokens expire. */
+/* Milliseconds of the same clock. */
+static int64_t now_ms(void)
+{
+    return now_us() / 1000;
+}
+
+/* The time of day, which an administrator can set: for when tokens expire. */
 static int64_t unix_ms(void)
 {
     struct timespec t;
@@ -805,39 +804,43 @@ static int64_t unix_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
+/* An empty text in the caller's buffer. */
 static struct text text_over(char *at, size_t cap)
 {
     return (struct text){.at = at, .cap = cap};
 }
 
-/* NULL is as good as "". */
+/* The slice of a C string; of NULL it is empty, with a non-NULL `at`. */
 static struct slice slice_of(const char *string)
 {
     return string ? (struct slice){string, strlen(string)} : (struct slice){"", 0};
 }
 
+/* An ASCII letter or digit, whatever the locale of the program around the server. */
 static bool char_is_alnum(char c)
 {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
+/* Compares two slices, byte for byte. */
 static bool slice_same(struct slice a, struct slice b)
 {
     return a.len == b.len && memcmp(a.at, b.at, a.len) == 0;
 }
 
+/* Compares a slice and a C string. */
 static bool slice_is(struct slice s, const char *word)
 {
     return slice_same(s, slice_of(word));
 }
 
-/* Of ASCII alone: strncasecmp() would follow the locale of the program around us, and in Turkish I
- * is not i. */
+/* Of ASCII alone: tolower() follows the locale, and in Turkish I is not i. */
 static int char_lower(char c)
 {
     return c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c;
 }
 
+/* Compares two slices regardless of the case of ASCII letters. */
 static bool slice_same_nocase(struct slice a, struct slice b)
 {
     size_t same = 0;
@@ -846,12 +849,13 @@ static bool slice_same_nocase(struct slice a, struct slice b)
     return a.len == b.len && same == a.len;
 }
 
+/* Compares a slice and a C string regardless of case. */
 static bool slice_is_nocase(struct slice s, const char *word)
 {
     return slice_same_nocase(s, slice_of(word));
 }
 
-/* Does it begin with the word, in any case? */
+/* Whether the slice begins with the word, in any case. */
 static bool slice_begins(struct slice s, const char *word)
 {
     size_t len = strlen(word);
@@ -873,7 +877,7 @@ static struct slice slice_cut(struct slice *s, char c)
     return head;
 }
 
-/* Without optional white space (RFC 9110 section 5.6.3) at either end. */
+/* Returns the slice without optional white space (RFC 9110 section 5.6.3) at either end. */
 static struct slice slice_trim(struct slice s)
 {
     while (s.len && (s.at[0] == ' ' || s.at[0] == '\t'))
@@ -881,6 +885,15 @@ static struct slice slice_trim(struct slice s)
     while (s.len && (s.at[s.len - 1] == ' ' || s.at[s.len - 1] == '\t'))
         s.len--;
     return s;
+}
+
+/* How many bytes at the slice's front are ASCII letters, digits, or among the marks. */
+static size_t slice_span(struct slice s, const char *marks)
+{
+    size_t n = 0;
+    while (n < s.len && (char_is_alnum(s.at[n]) || (s.at[n] && strchr(marks, s.at[n]))))
+        n++;
+    return n;
 }
 
 /* Appends all of it or nothing. */
@@ -895,11 +908,13 @@ static void text_put(struct text *t, const char *bytes, size_t len)
     t->len += len;
 }
 
+/* Appends a C string, likewise. */
 static void text_string(struct text *t, const char *string)
 {
     text_put(t, string, strlen(string));
 }
 
+/* Appends what printf() would write, likewise; it needs room for a NUL behind it. */
 static void text_vprint(struct text *t, const char *format, va_list args)
 {
     size_t room = t->cap - t->len;
@@ -910,6 +925,7 @@ static void text_vprint(struct text *t, const char *format, va_list args)
         t->len += (size_t)n;
 }
 
+/* Appends what printf() would write, like text_vprint(). */
 SSE_PRINTF(2, 3) static void text_print(struct text *t, const char *format, ...)
 {
     va_list args;
@@ -918,8 +934,8 @@ SSE_PRINTF(2, 3) static void text_print(struct text *t, const char *format, ...)
     va_end(args);
 }
 
-/* A number in base 10 or 16. What every message and every answer holds is written by hand:
- * printf() takes longer than all the rest of it. */
+/* Appends a number in base 10 or 16, without printf(), which takes longer than all the rest of a
+ * message's frame or an answer's fields. */
 static void text_digits(struct text *t, uint64_t number, unsigned base)
 {
     char digits[20];
@@ -930,6 +946,7 @@ static void text_digits(struct text *t, uint64_t number, unsigned base)
     text_put(t, digits + at, sizeof digits - at);
 }
 
+/* Appends a number in base 10. */
 static void text_decimal(struct text *t, uint64_t number)
 {
     text_digits(t, number, 10);
@@ -939,36 +956,24 @@ static void text_decimal(struct text *t, uint64_t number)
  * 3-7: no overlong forms, no surrogates, nothing above U+10FFFF). */
 static size_t utf8_sequence(const unsigned char *s, size_t len)
 {
-    unsigned char low = 0x80, high = 0xBF;
-    size_t need;
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000}; /* that takes so many bytes */
+    size_t need = s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : 4;
 
     if (s[0] < 0x80)
         return 1;
-    if (s[0] >= 0xC2 && s[0] <= 0xDF)
-        need = 2;
-    else if ((s[0] & 0xF0) == 0xE0)
-        need = 3;
-    else if (s[0] >= 0xF0 && s[0] <= 0xF4)
-        need = 4;
-    else
+    if (s[0] < 0xC0 || s[0] >= 0xF8 || len < need)
         return 0;
-    if (s[0] == 0xE0)
-        low = 0xA0;
-    else if (s[0] == 0xED)
-        high = 0x9F;
-    else if (s[0] == 0xF0)
-        low = 0x90;
-    else if (s[0] == 0xF4)
-        high = 0x8F;
-    if (len < need || s[1] < low || s[1] > high)
-        return 0;
-    for (size_t i = 2; i < need; i++)
+    uint32_t code = s[0] & (0x7FU >> need);
+    for (size_t i = 1; i < need; i++) {
         if ((s[i] & 0xC0) != 0x80)
             return 0;
-    return need;
+        code = code << 6 | (s[i] & 0x3F);
+    }
+    bool surrogate = code >= 0xD800 && code <= 0xDFFF;
+    return code < least[need] || code > 0x10FFFF || surrogate ? 0 : need;
 }
 
-/* Is it UTF-8 without NUL: fit to be a message? */
+/* Whether the bytes are UTF-8 without NUL, as a message must be. */
 static bool text_is_utf8(const char *bytes, size_t len)
 {
     const unsigned char *s = (const unsigned char *)bytes;
@@ -978,27 +983,26 @@ static bool text_is_utf8(const char *bytes, size_t len)
     return true;
 }
 
-/* Is it UTF-8 without control characters (C0, DEL, C1), and fit to be a name? */
+/* Whether the bytes are UTF-8 without control characters (C0, DEL, C1), as a name must be. */
 static bool text_is_name(const char *bytes, size_t len)
 {
     const unsigned char *s = (const unsigned char *)bytes;
-    for (size_t i = 0, n; i < len; i += n) {
-        if (s[i] < 0x20 || s[i] == 0x7F || (n = utf8_sequence(s + i, len - i)) == 0)
+    for (size_t i = 0, n; i < len; i += n)
+        if (s[i] < 0x20 || s[i] == 0x7F || (n = utf8_sequence(s + i, len - i)) == 0 ||
+            (s[i] == 0xC2 && s[i + 1] < 0xA0))
             return false;
-        if (s[i] == 0xC2 && s[i + 1] < 0xA0)
-            return false;
-    }
     return true;
 }
 
-/* User ids: one path segment. `.` and `..` are out because browsers collapse them in a URL. */
+/* Whether the bytes are a user id: a name, but not `.` or `..`, which browsers collapse in URLs. */
 static bool text_is_user_id(const char *bytes, size_t len)
 {
     return len >= 1 && len <= SSE_USER_BYTES && text_is_name(bytes, len) &&
            !(bytes[0] == '.' && (len == 1 || (len == 2 && bytes[1] == '.')));
 }
 
-/* RFC 8259 section 7. Bytes that are not UTF-8 become U+FFFD, so that what is written always is. */
+/* Appends what stands between a JSON string's quotes (RFC 8259 section 7). Bytes that are not UTF-8
+ * become U+FFFD, so that the output always is. */
 static void json_escape(struct text *t, const char *utf8, size_t len)
 {
     static const char shorts[] = "\b\f\n\r\t\"\\", letters[] = "bfnrt\"\\";
@@ -1019,6 +1023,7 @@ static void json_escape(struct text *t, const char *utf8, size_t len)
     }
 }
 
+/* Appends a whole JSON string, with its quotes. */
 static void json_string(struct text *t, const char *utf8, size_t len)
 {
     text_put(t, "\"", 1);
@@ -1026,19 +1031,16 @@ static void json_string(struct text *t, const char *utf8, size_t len)
     text_put(t, "\"", 1);
 }
 
+/* The value of a hexadecimal digit, or -1. */
 static int hex_digit(char c)
 {
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
+    static const char digits[] = "0123456789abcdef";
+    const char *at = memchr(digits, char_lower(c), 16);
+    return at ? (int)(at - digits) : -1;
 }
 
-/* RFC 3986 section 2.1. Returns the decoded length, or -1 if an escape is malformed or the result
- * is over `cap`. In a query `+` stands for a space, as HTML forms write it. */
+/* Decodes %XX (RFC 3986 section 2.1). Returns the decoded length, or -1 if an escape is malformed
+ * or the result is over `cap`. In a query `+` stands for a space, as HTML forms write it. */
 static int percent_decode(struct slice in, bool in_query, char *out, size_t cap)
 {
     size_t n = 0;
@@ -1061,7 +1063,16 @@ static int percent_decode(struct slice in, bool in_query, char *out, size_t cap)
     return (int)n;
 }
 
-/* A decimal number of digits only, at most `max`. */
+/* Whether the slice holds decimal digits and nothing else. */
+static bool text_is_digits(struct slice s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (s.at[i] < '0' || s.at[i] > '9')
+            return false;
+    return s.len > 0;
+}
+
+/* Reads a decimal number of digits only. False if it is none, or over `max`. */
 static bool text_number(struct slice s, uint64_t max, uint64_t *value)
 {
     uint64_t v = 0;
@@ -1075,7 +1086,7 @@ static bool text_number(struct slice s, uint64_t max, uint64_t *value)
     return s.len > 0;
 }
 
-/* RFC 3339: 2026-01-31T12:00:00Z */
+/* Appends the current date as RFC 3339 has it: 2026-01-31T12:00:00Z */
 static void text_iso_date(struct text *t)
 {
     time_t now = time(NULL);
@@ -1093,7 +1104,7 @@ struct date {
     char text[HTTP_DATE_BYTES + 1];
 };
 
-/* RFC 9110 section 5.6.7: Sat, 31 Jan 2026 12:00:00 GMT */
+/* The current date as RFC 9110 section 5.6.7 has it: Sat, 31 Jan 2026 12:00:00 GMT */
 static const char *date_now(struct date *d)
 {
     static const char days[] = "SunMonTueWedThuFriSat"; /* in English whatever the locale */
@@ -2005,22 +2016,23 @@ struct http_request {
     const char *why;         /* detail of a status: what is wrong, and what would be right */
 };
 
+/* Returns the status, having said why. */
 static int http_reject(struct http_request *r, int status, const char *why)
 {
     r->why = why;
     return status;
 }
 
-/* RFC 9110 section 5.6.2 */
+static const char HTTP_TOKEN_MARKS[] = "!#$%&'*+-.^_`|~";
+
+/* Whether it is a token (RFC 9110 section 5.6.2), as methods and field names are. */
 static bool http_is_token(struct slice s)
 {
-    for (size_t i = 0; i < s.len; i++)
-        if (!char_is_alnum(s.at[i]) && !(s.at[i] && strchr("!#$%&'*+-.^_`|~", s.at[i])))
-            return false;
-    return s.len > 0;
+    return s.len > 0 && slice_span(s, HTTP_TOKEN_MARKS) == s.len;
 }
 
-/* RFC 9110 section 5.5: no control characters, and no white space around it */
+/* Whether it is a field's value (RFC 9110 section 5.5): without control characters, and without
+ * white space around it. */
 static bool http_is_field_value(struct slice s)
 {
     for (size_t i = 0; i < s.len; i++)
@@ -2029,50 +2041,52 @@ static bool http_is_field_value(struct slice s)
     return s.len == 0 || (!strchr(" \t", s.at[0]) && !strchr(" \t", s.at[s.len - 1]));
 }
 
-/* One line that ends in CR LF, and nothing less: a bare CR or LF, a NUL or another control
- * character but a tab is rejected. *used is its length with the CR LF. */
+/* Reads one line that ends in CR LF, and nothing less: a bare CR or LF, a NUL or another control
+ * character but a tab is rejected. *used is its length with the CR LF, 0 if its end is missing. */
 static int http_line(const char *in, size_t len, struct http_request *r, struct slice *line,
                      size_t *used)
 {
-    *line = (struct slice){in, len};
+    size_t end = 0;
+    while (end < len && in[end] != 0x7F && ((unsigned char)in[end] >= ' ' || in[end] == '\t'))
+        end++;
+    *line = (struct slice){in, end};
     *used = 0;
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)in[i];
-        if (c == '\r') {
-            line->len = i;
-            if (i + 1 == len)
-                return 0;
-            if (in[i + 1] != '\n')
-                return http_reject(r, 400, "a CR without its LF; lines end in CR LF");
-            *used = i + 2;
-            return 0;
-        }
-        if (c == '\n')
-            return http_reject(r, 400, "an LF without its CR; lines end in CR LF");
-        if ((c < 0x20 && c != '\t') || c == 0x7F)
-            return http_reject(r, 400, "a control character where text is expected");
-    }
+    if (end == len || (in[end] == '\r' && end + 1 == len))
+        return 0;
+    if (in[end] == '\n')
+        return http_reject(r, 400, "an LF without its CR; lines end in CR LF");
+    if (in[end] != '\r')
+        return http_reject(r, 400, "a control character where text is expected");
+    if (in[end + 1] != '\n')
+        return http_reject(r, 400, "a CR without its LF; lines end in CR LF");
+    *used = end + 2;
     return 0;
 }
 
-/* Splits host[:port] (RFC 3986 section 3.2.2). The port is 0 where none is given. */
+/* Whether it is an address of this family, as inet_pton() reads it. */
+static bool host_is_address(struct slice s, int family)
+{
+    char address[INET6_ADDRSTRLEN] = "";
+    struct in6_addr ignored;
+    if (s.len >= sizeof address)
+        return false;
+    memcpy(address, s.at, s.len);
+    return inet_pton(family, address, &ignored) == 1;
+}
+
+/* Splits host[:port] (RFC 3986 section 3.2.2), and returns false if it is none. The port is 0 where
+ * none is given. */
 static bool host_split(struct slice s, struct slice *host, unsigned *port)
 {
     uint64_t number = 0;
     struct slice digits = s;
 
     if (s.len && s.at[0] == '[') {
-        char address[INET6_ADDRSTRLEN] = "";
-        struct in6_addr ignored;
         *host = slice_cut(&digits, ']');
-        if (!digits.at || host->len > sizeof address)
-            return false;
-        memcpy(address, host->at + 1, host->len - 1);
-        if (inet_pton(AF_INET6, address, &ignored) != 1)
+        if (!digits.at || !host_is_address((struct slice){host->at + 1, host->len - 1}, AF_INET6) ||
+            (digits.len && slice_cut(&digits, ':').len > 0))
             return false;
         host->len++; /* with its bracket */
-        if (digits.len && slice_cut(&digits, ':').len > 0)
-            return false;
     } else {
         *host = slice_cut(&digits, ':');
         for (size_t i = 0; i < host->len; i++) {
@@ -2088,6 +2102,7 @@ static bool host_split(struct slice s, struct slice *host, unsigned *port)
     return host->len > 0;
 }
 
+/* Whether it is host[:port]. */
 static bool host_is_valid(struct slice s)
 {
     struct slice host;
@@ -2095,19 +2110,28 @@ static bool host_is_valid(struct slice s)
     return host_split(s, &host, &port);
 }
 
-/* RFC 9112 section 3.2: origin-form, absolute-form, or `*` for OPTIONS. */
-static int http_parse_target(struct http_request *r)
+/* Parses the request line (RFC 9112 section 3): method SP target SP HTTP/1.x, parted by exactly
+ * one space each. The target has origin-form, absolute-form, or is `*` for OPTIONS (section
+ * 3.2). */
+static int http_parse_request_line(struct slice line, struct http_request *r)
 {
-    struct slice rest = r->target;
+    struct slice version = line;
 
+    r->method = slice_cut(&version, ' ');
+    r->target = slice_cut(&version, ' ');
+    struct slice rest = r->target, after = rest, scheme = slice_cut(&after, ':');
+    bool is_options = slice_is(r->method, "OPTIONS");
+    if (!http_is_token(r->method) || rest.len == 0 || !version.at)
+        return http_reject(r, 400, "the request line must read: METHOD TARGET HTTP/1.1");
+    if (version.len != 8 || memcmp(version.at, "HTTP/", 5) != 0 || version.at[6] != '.' ||
+        version.at[5] < '0' || version.at[5] > '9' || version.at[7] < '0' || version.at[7] > '9')
+        return http_reject(r, 400, "the request line must end in HTTP/1.1 or HTTP/1.0");
+    if (version.at[5] != '1')
+        return http_reject(r, 505, "only HTTP/1.1 and HTTP/1.0 are spoken here");
+    r->minor = version.at[7] > '0'; /* 1.2 to 1.9 are served as 1.1: RFC 9110 section 2.5 */
     if (memchr(rest.at, '#', rest.len) || memchr(rest.at, '\t', rest.len))
         return http_reject(r, 400, "a request target has neither a tab nor a #fragment");
-    if (slice_is(rest, "*") && slice_is(r->method, "OPTIONS")) {
-        r->path = rest;
-        return 0;
-    }
-    if (rest.at[0] != '/') {
-        struct slice after = rest, scheme = slice_cut(&after, ':');
+    if (rest.at[0] != '/' && !(is_options && slice_is(rest, "*"))) {
         size_t end = 2; /* past the two slashes */
         if (!(slice_is_nocase(scheme, "http") || slice_is_nocase(scheme, "https")) ||
             after.len < end || memcmp(after.at, "//", end) != 0)
@@ -2122,86 +2146,41 @@ static int http_parse_target(struct http_request *r)
     r->query = rest;
     r->path = slice_cut(&r->query, '?');
     if (r->path.len == 0) /* RFC 9112 sections 3.2.1 and 3.2.4 */
-        r->path = slice_of(slice_is(r->method, "OPTIONS") && !r->query.at ? "*" : "/");
+        r->path = slice_of(is_options && !r->query.at ? "*" : "/");
     return 0;
 }
 
-/* RFC 9112 section 3: method SP target SP HTTP/1.x, parted by exactly one space each. */
-static int http_parse_request_line(struct slice line, struct http_request *r)
+/* Parses a field that is a list, and may come several times (RFC 9110 section 5.3). */
+static int http_parse_list(struct http_request *r, struct slice name, struct slice list)
 {
-    struct slice rest = line;
+    bool codings = slice_is_nocase(name, "transfer-encoding");
+    bool options = slice_is_nocase(name, "connection");
+    bool expectations = slice_is_nocase(name, "expect");
 
-    r->method = slice_cut(&rest, ' ');
-    r->target = slice_cut(&rest, ' ');
-    if (!http_is_token(r->method) || r->target.len == 0 || !rest.at)
-        return http_reject(r, 400, "the request line must read: METHOD TARGET HTTP/1.1");
-    if (rest.len != 8 || memcmp(rest.at, "HTTP/", 5) != 0 || rest.at[6] != '.' ||
-        rest.at[5] < '0' || rest.at[5] > '9' || rest.at[7] < '0' || rest.at[7] > '9')
-        return http_reject(r, 400, "the request line must end in HTTP/1.1 or HTTP/1.0");
-    if (rest.at[5] != '1')
-        return http_reject(r, 505, "only HTTP/1.1 and HTTP/1.0 are spoken here");
-    r->minor = rest.at[7] > '0'; /* 1.2 to 1.9 are served as 1.1: RFC 9110 section 2.5 */
-    return http_parse_target(r);
-}
-
-/* RFC 9112 section 6.3: digits only; repeated lengths must agree. */
-static int http_field_length(struct http_request *r, struct slice value)
-{
-    uint64_t length;
-    for (size_t i = 0; i < value.len; i++)
-        if (value.at[i] < '0' || value.at[i] > '9')
-            return http_reject(r, 400, "Content-Length takes digits only");
-    if (value.len == 0)
-        return http_reject(r, 400, "Content-Length is empty; it takes digits");
-    if (!text_number(value, UINT64_MAX - 1, &length))
-        length = UINT64_MAX;
-    if (r->length.at && !slice_same_nocase(r->length, value))
-        return http_reject(r, 400, "two Content-Length fields differ");
-    r->length = value;
-    r->content_length = length;
-    return 0;
-}
-
-/* RFC 9112 section 6.1: only chunked is known here; it stands last, once, without parameters. */
-static int http_field_codings(struct http_request *r, struct slice list)
-{
-    r->has_codings = true;
-    do {
-        struct slice coding = slice_trim(slice_cut(&list, ','));
-        struct slice name = slice_trim(slice_cut(&coding, ';'));
-        if (!http_is_token(name) || r->chunked || (coding.at && slice_is_nocase(name, "chunked")))
+    r->has_codings |= codings;
+    while ((codings || options || expectations) && list.at) {
+        struct slice parameters = slice_trim(slice_cut(&list, ',')), whole = parameters;
+        struct slice coding = slice_trim(slice_cut(&parameters, ';'));
+        bool is_chunked = slice_is_nocase(coding, "chunked");
+        /* RFC 9112 section 6.1: chunked stands last, once, without parameters */
+        if (codings && (!http_is_token(coding) || r->chunked || (is_chunked && parameters.at)))
             return http_reject(r, 400, "chunked must be the last transfer coding, and only once");
-        if (slice_is_nocase(name, "chunked"))
-            r->chunked = true;
-        else
-            r->unknown_coding = true;
-    } while (list.at);
+        r->chunked |= codings && is_chunked;
+        r->unknown_coding |= codings && !is_chunked;
+        r->wants_close |= options && slice_is_nocase(whole, "close");
+        r->wants_keep_alive |= options && slice_is_nocase(whole, "keep-alive");
+        /* RFC 9110 section 10.1.1 defines 100-continue alone */
+        r->expects_continue |= expectations && slice_is_nocase(whole, "100-continue");
+        r->expects_other |=
+            expectations && whole.len > 0 && !slice_is_nocase(whole, "100-continue");
+    }
     return 0;
 }
 
-static void http_field_connection(struct http_request *r, struct slice list)
-{
-    do {
-        struct slice option = slice_trim(slice_cut(&list, ','));
-        r->wants_close |= slice_is_nocase(option, "close");
-        r->wants_keep_alive |= slice_is_nocase(option, "keep-alive");
-    } while (list.at);
-}
-
-/* RFC 9110 section 10.1.1: a list, too; of its members only 100-continue is defined. */
-static void http_field_expect(struct http_request *r, struct slice list)
-{
-    do {
-        struct slice member = slice_trim(slice_cut(&list, ','));
-        bool known = slice_is_nocase(member, "100-continue");
-        r->expects_continue |= known;
-        r->expects_other |= !known && member.len > 0;
-    } while (list.at);
-}
-
-/* RFC 9112 section 5: name, colon, value, with no space before the colon and no line folding.
- * Fields that decide something and are no lists stand in the table, and may come once only. Cookie
- * may come several times (RFC 9113 section 8.2.3), and is looked for only when it is needed. */
+/* Parses a field (RFC 9112 section 5): name, colon, value, with no space before the colon and no
+ * line folding. Fields that decide something and are no lists stand in the table, and may come
+ * once only. Cookie may come several times (RFC 9113 section 8.2.3), and is looked for only when
+ * it is needed. */
 static int http_parse_field(struct slice line, struct http_request *r)
 {
     struct slice value = line, name = slice_cut(&value, ':');
@@ -2217,14 +2196,16 @@ static int http_parse_field(struct slice line, struct http_request *r)
     if (!value.at || !http_is_token(name))
         return http_reject(r, 400, "a field must read NAME: VALUE, on one line, no space in NAME");
     value = slice_trim(value);
-    if (slice_is_nocase(name, "content-length"))
-        return http_field_length(r, value);
-    if (slice_is_nocase(name, "transfer-encoding"))
-        return http_field_codings(r, value);
-    if (slice_is_nocase(name, "connection"))
-        http_field_connection(r, value);
-    if (slice_is_nocase(name, "expect"))
-        http_field_expect(r, value);
+    if (slice_is_nocase(name, "content-length")) { /* RFC 9112 section 6.3 */
+        if (!text_is_digits(value))
+            return http_reject(r, 400, "Content-Length takes digits only");
+        if (r->length.at && !slice_same(r->length, value))
+            return http_reject(r, 400, "two Content-Length fields differ");
+        r->length = value;
+        if (!text_number(value, UINT64_MAX - 1, &r->content_length))
+            r->content_length = UINT64_MAX; /* more than fits is over every limit */
+        return 0;
+    }
     for (size_t i = 0; i < sizeof once / sizeof *once; i++) {
         if (!slice_is_nocase(name, once[i].name))
             continue;
@@ -2232,10 +2213,12 @@ static int http_parse_field(struct slice line, struct http_request *r)
             return http_reject(r, 400, "a field that must come once comes twice");
         *once[i].into = value;
     }
-    return 0;
+    return http_parse_list(r, name, value);
 }
 
-/* What can be checked only with all fields at hand. */
+/* Checks what takes all fields to check: that Host is there and valid, and that the body's length
+ * is told in one way only (RFC 9112 sections 3.2 and 6.3), since two ways are how requests are
+ * smuggled. */
 static int http_validate(struct http_request *r)
 {
     if (r->minor > 0 && !r->host.at)
@@ -2255,22 +2238,6 @@ static int http_validate(struct http_request *r)
     return 0;
 }
 
-/* An incomplete head that is too large already, and how. */
-static int http_too_large(struct slice line, bool in_request_line, size_t len,
-                          struct http_request *r)
-{
-    if (in_request_line) {
-        r->method = slice_cut(&line, ' '); /* whether it was HEAD decides what the answer holds */
-        if (slice_cut(&line, ' ').len > SSE_TARGET_BYTES)
-            return http_reject(r, 414,
-                               "the request target is over " TEXT_OF(SSE_TARGET_BYTES) " bytes");
-    }
-    if (len > SSE_HEAD_BYTES)
-        return http_reject(
-            r, 431, "the request line and fields are over " TEXT_OF(SSE_HEAD_BYTES) " bytes");
-    return 0;
-}
-
 /* Parses the head of a request: request line, fields, empty line. *used is its length. */
 static int http_parse_head(const char *in, size_t len, struct http_request *r, size_t *used)
 {
@@ -2283,10 +2250,20 @@ static int http_parse_head(const char *in, size_t len, struct http_request *r, s
     *used = 0;
     for (bool in_request_line = true;; in_request_line = false) {
         status = http_line(in + at, len - at, r, &line, &n);
-        if (!status)
-            status = http_too_large(line, in_request_line, (n ? at + n : len) - empty, r);
-        if (status || n == 0)
+        if (status)
             return status;
+        if (in_request_line) {
+            struct slice rest = line;
+            r->method = slice_cut(&rest, ' '); /* if it is HEAD the answer has no body */
+            if (slice_cut(&rest, ' ').len > SSE_TARGET_BYTES)
+                return http_reject(
+                    r, 414, "the request target is over " TEXT_OF(SSE_TARGET_BYTES) " bytes");
+        }
+        if ((n ? at + n : len) - empty > SSE_HEAD_BYTES)
+            return http_reject(
+                r, 431, "the request line and fields are over " TEXT_OF(SSE_HEAD_BYTES) " bytes");
+        if (n == 0)
+            return 0;
         at += n;
         if (line.len == 0 && !in_request_line)
             break;
@@ -2300,8 +2277,8 @@ static int http_parse_head(const char *in, size_t len, struct http_request *r, s
     return http_validate(r);
 }
 
-/* The value of the next field of that name. *rest begins as r->fields, and is what follows then. At
- * is NULL if there is none. */
+/* Returns the value of the next field of that name; at is NULL if there is none. *rest begins as
+ * r->fields, and is what follows then. */
 static struct slice http_next_field(struct slice *rest, const char *name)
 {
     while (rest->at) {
@@ -2314,16 +2291,11 @@ static struct slice http_next_field(struct slice *rest, const char *name)
     return (struct slice){NULL, 0};
 }
 
-/* Persistent unless told otherwise in HTTP/1.1, closed unless told otherwise in 1.0 (RFC 9112
- * section 9.3). */
+/* Whether the connection persists: unless told otherwise in HTTP/1.1, and only if told so in 1.0
+ * (RFC 9112 section 9.3). */
 static bool http_persists(const struct http_request *r)
 {
     return !r->wants_close && (r->minor > 0 || r->wants_keep_alive);
-}
-
-static bool http_has_body(const struct http_request *r)
-{
-    return r->chunked || r->content_length > 0;
 }
 
 /* A chunked body (RFC 9112 section 7.1), decoded as it comes. */
@@ -2333,83 +2305,78 @@ struct http_chunks {
     size_t trailers; /* bytes of trailer fields so far */
 };
 
-/* Takes a quoted-string (RFC 9110 section 5.6.4) off the front. False if none stands there. */
-static bool http_take_quoted(struct slice *s)
+/* Takes a token, or a quoted-string (RFC 9110 section 5.6.4) if that may be, off the front. False
+ * if none stands there. */
+static bool http_take_word(struct slice *s, bool may_be_quoted)
 {
-    size_t i = 1;
-    if (s->len < 2 || s->at[0] != '"')
+    size_t n = slice_span(*s, HTTP_TOKEN_MARKS);
+    if (may_be_quoted && s->len > 0 && s->at[0] == '"') {
+        for (n = 1; n < s->len && s->at[n] != '"'; n++)
+            n += s->at[n] == '\\';
+        n++;
+    }
+    if (n == 0 || n > s->len)
         return false;
-    while (i < s->len && s->at[i] != '"')
-        i += s->at[i] == '\\' ? 2 : 1;
-    if (i >= s->len)
-        return false;
-    *s = (struct slice){s->at + i + 1, s->len - i - 1};
+    *s = slice_trim((struct slice){s->at + n, s->len - n});
     return true;
 }
 
-static struct slice http_take_token(struct slice *s)
+/* Takes this byte, and white space behind it, off the front. False if the byte is not there. */
+static bool http_take_mark(struct slice *s, char mark)
 {
-    struct slice token = {s->at, 0};
-    while (token.len < s->len && http_is_token((struct slice){s->at + token.len, 1}))
-        token.len++;
-    *s = (struct slice){s->at + token.len, s->len - token.len};
-    return token;
+    if (s->len == 0 || s->at[0] != mark)
+        return false;
+    *s = slice_trim((struct slice){s->at + 1, s->len - 1});
+    return true;
 }
 
-/* What follows a chunk's size and its first `;`: name [ "=" value ] *( ";" name [ "=" value ] ),
- * with "bad" white space between (RFC 9112 section 7.1.1). It means nothing here. */
-static bool http_is_extension(struct slice rest)
-{
-    for (;;) {
-        rest = slice_trim(rest);
-        if (http_take_token(&rest).len == 0)
-            return false;
-        rest = slice_trim(rest);
-        if (rest.len && rest.at[0] == '=') {
-            rest = slice_trim((struct slice){rest.at + 1, rest.len - 1});
-            if (!http_take_quoted(&rest) && http_take_token(&rest).len == 0)
-                return false;
-            rest = slice_trim(rest);
-        }
-        if (rest.len == 0)
-            return true;
-        if (rest.at[0] != ';')
-            return false;
-        rest = (struct slice){rest.at + 1, rest.len - 1};
-    }
-}
-
-/* chunk-size [ chunk-ext ] CR LF */
+/* Reads the line before a chunk's data: its size in hexadecimal, then any number of ;NAME or
+ * ;NAME=VALUE, which mean nothing here, with "bad" white space between (RFC 9112 section 7.1.1). */
 static int http_chunk_size(struct http_chunks *c, struct slice line, struct http_request *r)
 {
-    struct slice extension = line, digits = slice_cut(&extension, ';');
-    if (extension.at && !http_is_extension(extension))
-        return http_reject(r, 400, "a chunk's extension must read ;NAME or ;NAME=VALUE");
-    if (extension.at)
+    struct slice rest = line, digits = slice_cut(&rest, ';');
+    bool good = true;
+    size_t n = 0;
+
+    if (rest.at) {
         digits = slice_trim(digits); /* white space may stand before an extension */
-    c->left = 0;
-    for (size_t i = 0; i < digits.len; i++) {
-        int digit = hex_digit(digits.at[i]);
-        if (digit < 0)
-            return http_reject(r, 400, "a chunk must begin with its size in hexadecimal");
+        rest = slice_trim(rest);
+        do
+            good = http_take_word(&rest, false) &&
+                   (!http_take_mark(&rest, '=') || http_take_word(&rest, true));
+        while (good && http_take_mark(&rest, ';'));
+    }
+    if (!good || rest.len > 0)
+        return http_reject(r, 400, "a chunk's extension must read ;NAME or ;NAME=VALUE");
+    for (c->left = 0; n < digits.len && hex_digit(digits.at[n]) >= 0; n++) {
         if (c->left >> 58)
             return http_reject(r, 413, "a chunk is larger than any body may be");
-        c->left = c->left * 16 + (unsigned)digit;
+        c->left = c->left * 16 + (unsigned)hex_digit(digits.at[n]);
     }
-    if (digits.len == 0 || digits.at != line.at)
+    if (n == 0 || n < digits.len || digits.at != line.at)
         return http_reject(r, 400, "a chunk must begin with its size in hexadecimal");
     c->state = c->left ? CHUNK_DATA : CHUNK_TRAILER;
     return 0;
 }
 
-/* A line of the chunked framing: a size, the end of a chunk, or a trailer. */
-static int http_chunk_line(struct http_chunks *c, const char *in, size_t len,
-                           struct http_request *r, size_t *used)
+/* Decodes as much of in[0..len) as it can, handing stretches of data to *data: one call returns
+ * after one stretch, or one line of the framing: a size, the end of a chunk, or a trailer. Done
+ * when c->state is CHUNK_DONE. */
+static int http_decode_chunk(struct http_chunks *c, const char *in, size_t len, struct slice *data,
+                             struct http_request *r, size_t *used)
 {
-    struct slice line;
     struct http_request ignored = {.why = NULL};
-    int status = http_line(in, len, r, &line, used);
+    struct slice line;
 
+    *data = (struct slice){in, 0};
+    if (c->state == CHUNK_DATA) {
+        *used = data->len = c->left < len ? (size_t)c->left : len;
+        c->left -= data->len;
+        c->state = c->left ? CHUNK_DATA : CHUNK_END;
+        return 0;
+    }
+    int status = http_line(in, len, r, &line, used);
+    size_t whole = *used > 0 ? *used : line.len;
     if (status)
         return status;
     if (c->state == CHUNK_END && line.len > 0)
@@ -2417,7 +2384,6 @@ static int http_chunk_line(struct http_chunks *c, const char *in, size_t len,
     if (c->state == CHUNK_SIZE && line.len > SSE_CHUNK_LINE_BYTES)
         return http_reject(r, 400,
                            "a chunk's size line is over " TEXT_OF(SSE_CHUNK_LINE_BYTES) " bytes");
-    size_t whole = *used > 0 ? *used : line.len;
     if (line.len > 0 && c->trailers + whole > SSE_TRAILER_BYTES)
         return http_reject(r, 431,
                            "the trailer fields are over " TEXT_OF(SSE_TRAILER_BYTES) " bytes");
@@ -2437,23 +2403,8 @@ static int http_chunk_line(struct http_chunks *c, const char *in, size_t len,
     return status;
 }
 
-/* Decodes as much of in[0..len) as it can, handing stretches of data to *data: one call returns
- * after one stretch or one line. Done when c->state is CHUNK_DONE. */
-static int http_decode_chunk(struct http_chunks *c, const char *in, size_t len, struct slice *data,
-                             struct http_request *r, size_t *used)
-{
-    *data = (struct slice){in, 0};
-    if (c->state != CHUNK_DATA)
-        return http_chunk_line(c, in, len, r, used);
-    *used = data->len = c->left < len ? (size_t)c->left : len;
-    c->left -= data->len;
-    if (c->left == 0)
-        c->state = CHUNK_END;
-    return 0;
-}
-
-/* The parameter `name` of a query, decoded (RFC 3986 section 3.4; `+` is a space). Returns its
- * length, 0 if it is absent or empty, or -1 if it is malformed or over `cap`. */
+/* Finds the parameter `name` of a query, and decodes it (RFC 3986 section 3.4; `+` is a space).
+ * Returns its length, 0 if it is absent or empty, or -1 if it is malformed or over `cap`. */
 static int http_query(struct slice query, const char *name, char *value, size_t cap)
 {
     while (query.at) {
@@ -2471,7 +2422,8 @@ static int http_query(struct slice query, const char *name, char *value, size_t 
  * the page is the server's own or listed by --cors. On loopback the Host must be a name of this
  * machine, as well. Programs send none of these fields and are not concerned. */
 
-/* scheme://host[:port] (RFC 6454 section 6.1); the port is the scheme's own where none is given */
+/* Splits scheme://host[:port] (RFC 6454 section 6.1), and returns false if it is none. The port is
+ * the scheme's own where none is given. */
 static bool origin_parse(struct slice s, struct origin *o)
 {
     struct slice rest = s;
@@ -2481,10 +2433,8 @@ static bool origin_parse(struct slice s, struct origin *o)
     if (o->scheme.len == 0 || char_lower(o->scheme.at[0]) < 'a' ||
         char_lower(o->scheme.at[0]) > 'z' || rest.len < 3 || memcmp(rest.at, "//", 2) != 0)
         return false;
-    for (size_t i = 0; i < o->scheme.len; i++)
-        if (!char_is_alnum(o->scheme.at[i]) && !strchr("+-.", o->scheme.at[i]))
-            return false;
-    if (!host_split((struct slice){rest.at + 2, rest.len - 2}, &o->host, &o->port))
+    if (slice_span(o->scheme, "+-.") < o->scheme.len ||
+        !host_split((struct slice){rest.at + 2, rest.len - 2}, &o->host, &o->port))
         return false;
     if (o->port == 0)
         o->port = slice_is_nocase(o->scheme, "https")  ? 443
@@ -2493,7 +2443,7 @@ static bool origin_parse(struct slice s, struct origin *o)
     return true;
 }
 
-/* An option's value: an origin or `*`, but none that looks like a pattern. */
+/* Whether it is fit for --cors: an origin or `*`, but none that looks like a pattern. */
 static bool origin_is_valid(const char *value)
 {
     struct origin ignored;
@@ -2501,7 +2451,7 @@ static bool origin_is_valid(const char *value)
            (!strchr(value, '*') && origin_parse(slice_of(value), &ignored));
 }
 
-/* The --cors entry that covers this origin, `*` only if none names it, or NULL. */
+/* Returns the --cors entry that covers this origin, `*` only if none names it, or NULL. */
 static const char *origin_listed(const struct sse_config *config, struct slice origin)
 {
     struct origin asked, listed;
@@ -2518,9 +2468,9 @@ static const char *origin_listed(const struct sse_config *config, struct slice o
     return any;
 }
 
-/* Does the origin's host and port equal those the client asked for, whatever the scheme? Where the
- * client named no port it meant that of HTTPS if this is what is spoken here; otherwise there may
- * be a proxy in front, and the origin's scheme tells. */
+/* Whether the origin's host and port equal those the client asked for, whatever the scheme. A
+ * client that names no port means that of HTTPS if the server speaks it; otherwise a proxy may
+ * stand in front of the server, and the origin's scheme tells. */
 static bool origin_is_own(struct slice origin, struct slice authority, bool https)
 {
     struct origin o;
@@ -2533,25 +2483,19 @@ static bool origin_is_own(struct slice origin, struct slice authority, bool http
     return port == o.port && slice_same_nocase(host, o.host);
 }
 
-/* On loopback a DNS name that was made to point here ("rebinding") must be no way in: only
- * localhost, an IP literal, and the host of a listed origin are names for this machine. */
+/* Whether a client on this machine may ask for that host. A DNS name that was made to point at
+ * loopback ("rebinding") must be no way in: only localhost, an IP literal, and the host of a listed
+ * origin are names for this machine. */
 static bool authority_is_trusted(const struct sse_config *config, struct slice authority)
 {
     struct slice host;
     struct origin listed;
-    struct in_addr ignored;
-    char address[INET_ADDRSTRLEN] = "";
     unsigned port;
 
     if (!authority.at || !host_split(authority, &host, &port))
         return true; /* HTTP/1.0 without Host: no browser */
-    if (slice_is_nocase(host, "localhost") || host.at[0] == '[')
+    if (slice_is_nocase(host, "localhost") || host.at[0] == '[' || host_is_address(host, AF_INET))
         return true;
-    if (host.len < sizeof address) {
-        memcpy(address, host.at, host.len);
-        if (inet_pton(AF_INET, address, &ignored) == 1)
-            return true;
-    }
     for (size_t i = 0; i < config->cors_count; i++)
         if (strcmp(config->cors[i], "*") == 0 ||
             (origin_parse(slice_of(config->cors[i]), &listed) &&
@@ -2560,8 +2504,8 @@ static bool authority_is_trusted(const struct sse_config *config, struct slice a
     return false;
 }
 
-/* Is it a page that nobody listed by name, and which is let in by `*` alone? It has no credentials:
- * what its browser adds by itself, a cookie, does not count. */
+/* Whether `*` alone lets the page in, since no --cors names its origin. Such a page has no
+ * credentials: a cookie, which its browser adds by itself, does not count. */
 static bool origin_is_anyone(const struct sse_server *server, const struct http_request *r)
 {
     const char *listed = origin_listed(&server->config, r->origin);
@@ -2569,7 +2513,7 @@ static bool origin_is_anyone(const struct sse_server *server, const struct http_
            !origin_is_own(r->origin, r->authority, server->config.cert_file);
 }
 
-/* Why this request counts as a foreign page's; NULL if it does not. */
+/* Returns why the request counts as a foreign page's, or NULL if it does not. */
 static const char *origin_objection(const struct sse_server *server, const struct http_request *r)
 {
     if (server->on_loopback && !authority_is_trusted(&server->config, r->authority))
@@ -2591,9 +2535,10 @@ static const char *origin_objection(const struct sse_server *server, const struc
  *
  * Who may do what, where --auth-secret asks for it: a JSON Web Token (RFC 7519), signed with HMAC
  * and SHA-256 by whoever knows the secret. The signature is checked before anything inside is read,
- * so strangers learn one thing only: not valid. The JSON is read strictly and in place, and nothing
- * in it may be ambiguous: no name twice, no claim of another type than it should have. The JSON
- * reader, up to json_read_object(), can be skipped at first. */
+ * so strangers learn one thing only: not valid. What is read then comes from an issuer whom the
+ * server trusts: the JSON is read in place, the known members exactly, the unknown ones only as far
+ * as it takes to skip them. Nothing known may be ambiguous: no name comes twice, and no claim has
+ * another type than it should have. */
 
 struct token {
     struct slice subject; /* `sub`; at is NULL without one */
@@ -2607,21 +2552,19 @@ struct token {
 static int base64url_decode(char *at, size_t len)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    unsigned bits = 0, have = 0;
+    static const unsigned left_over[] = {0, 0, 0x0F, 0x03}; /* bits after so many digits */
+    unsigned bits = 0;
     int n = 0;
 
     for (size_t i = 0; i < len; i++) {
-        const char *digit = at[i] ? strchr(digits, at[i]) : NULL;
+        const char *digit = memchr(digits, at[i], 64);
         if (!digit)
             return -1;
         bits = (bits << 6 | (unsigned)(digit - digits)) & 0xFFF;
-        have += 6;
-        if (have >= 8) {
-            have -= 8;
-            at[n++] = (char)(bits >> have);
-        }
+        if (i % 4 > 0) /* the first digit of four is no byte yet */
+            at[n++] = (char)(bits >> (6 - i % 4 * 2));
     }
-    return have == 6 || (bits & ((1U << have) - 1)) ? -1 : n;
+    return len % 4 == 1 || (bits & left_over[len % 4]) ? -1 : n;
 }
 
 /* What is left of a JSON text (RFC 8259). */
@@ -2629,295 +2572,213 @@ struct json {
     char *at, *end;
 };
 
-/* A member of an object: its name and value. Of a string the value is what it stands for; of all
- * else, as it was written. `kind` is the value's first byte, and '0' for a number. */
+/* A member of an object, looked for by its name. The value of a string is what the string stands
+ * for; any other value is as it was written. */
 struct member {
-    struct slice name, value;
-    char kind;
+    const char *name;
+    struct slice value; /* at is NULL until the member is found */
+    bool is_string;
 };
 
-static void json_skip_space(struct json *j)
-{
-    while (j->at < j->end && (*j->at == ' ' || *j->at == '\t' || *j->at == '\n' || *j->at == '\r'))
-        j->at++;
-}
-
-/* Takes the next byte if it is this one. */
+/* Takes white space, and then the next byte if it is this one. */
 static bool json_take(struct json *j, char c)
 {
+    while (j->at < j->end && memchr(" \t\r\n", *j->at, 4))
+        j->at++;
     bool there = j->at < j->end && *j->at == c;
     j->at += there;
     return there;
 }
 
-/* Four hexadecimal digits. -1 if they are none. */
-static int json_hex(struct json *j)
+/* Takes \uXXXX. Returns its UTF-16 code unit, or -1 if none stands there. */
+static long json_take_unit(struct json *j)
 {
-    int value = 0;
-    for (int i = 0; i < 4; i++) {
-        int digit = j->at < j->end ? hex_digit(*j->at++) : -1;
+    long unit = 0;
+    if (j->end - j->at < 6 || memcmp(j->at, "\\u", 2) != 0)
+        return -1;
+    for (int i = 2; i < 6; i++) {
+        int digit = hex_digit(j->at[i]);
         if (digit < 0)
             return -1;
-        value = value * 16 + digit;
+        unit = unit * 16 + digit;
     }
-    return value;
+    j->at += 6;
+    return unit;
 }
 
-/* Decodes what follows \u, as UTF-8, to `to`: the escape was longer, so it fits. Returns its
- * length, or 0 for half of a surrogate pair. */
-static size_t json_unicode(struct json *j, char *to)
+/* Decodes an escape to `to` (RFC 8259 section 7): as UTF-8 it is shorter, so it fits. Returns its
+ * length, or 0 if it is none, or half of a surrogate pair. */
+static size_t json_take_escape(struct json *j, char *to)
 {
-    long c = json_hex(j);
-
-    if (c >= 0xD800 && c <= 0xDBFF) {
-        int low = json_take(j, '\\') && json_take(j, 'u') ? json_hex(j) : -1;
-        c = low >= 0xDC00 && low <= 0xDFFF ? 0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00) : -1;
-    }
-    if (c < 0 || (c >= 0xDC00 && c <= 0xDFFF))
-        return 0;
-    size_t len = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-    for (size_t i = len; i-- > 1; c >>= 6)
-        to[i] = (char)(0x80 | (c & 0x3F));
+    static const char letters[] = "bfnrt\"\\/", meant[] = "\b\f\n\r\t\"\\/";
     static const unsigned char lead[] = {0, 0, 0xC0, 0xE0, 0xF0};
-    to[0] = (char)(lead[len] | c);
+    const char *letter = j->end - j->at > 1 ? memchr(letters, j->at[1], 8) : NULL;
+
+    if (letter) {
+        *to = meant[letter - letters];
+        j->at += 2;
+        return 1;
+    }
+    long code = json_take_unit(j);
+    if (code >= 0xD800 && code <= 0xDBFF) {
+        long low = json_take_unit(j);
+        code =
+            low >= 0xDC00 && low <= 0xDFFF ? 0x10000 + ((code - 0xD800) << 10) + low - 0xDC00 : -1;
+    }
+    if (code < 0 || (code >= 0xDC00 && code <= 0xDFFF))
+        return 0;
+    size_t len = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    for (size_t i = len; i-- > 1; code >>= 6)
+        to[i] = (char)(0x80 | (code & 0x3F));
+    to[0] = (char)(lead[len] | code);
     return len;
 }
 
-/* A string, decoded over itself: it never grows. */
+/* Takes the rest of a string, whose first quote is taken, and decodes it over itself. */
 static bool json_take_string(struct json *j, struct slice *value)
 {
-    static const char letters[] = "bfnrt\"\\/", meant[] = "\b\f\n\r\t\"\\/";
-    char *to;
+    char *to = j->at;
 
-    if (!json_take(j, '"'))
-        return false;
-    for (value->at = to = j->at; j->at < j->end;) {
-        char c = *j->at++;
-        const char *letter;
-        if (c == '"') {
-            value->len = (size_t)(to - value->at);
-            return true;
-        }
-        if ((unsigned char)c < 0x20)
+    value->at = to;
+    while (j->at < j->end && *j->at != '"') {
+        size_t n = 1;
+        if ((unsigned char)*j->at < 0x20)
             return false;
-        if (c != '\\') {
-            *to++ = c;
-            continue;
-        }
-        if (j->at == j->end)
+        if (*j->at == '\\')
+            n = json_take_escape(j, to);
+        else
+            *to = *j->at++;
+        if (n == 0)
             return false;
-        c = *j->at++;
-        size_t n = c == 'u' ? json_unicode(j, to) : 1;
-        letter = c && c != 'u' ? strchr(letters, c) : NULL;
-        if (n == 0 || (c != 'u' && !letter))
-            return false;
-        if (letter)
-            *to = meant[letter - letters];
         to += n;
     }
-    return false;
+    value->len = (size_t)(to - value->at);
+    return json_take(j, '"');
 }
 
-static bool json_take_digits(struct json *j)
-{
-    const char *from = j->at;
-    while (j->at < j->end && *j->at >= '0' && *j->at <= '9')
-        j->at++;
-    return j->at > from;
-}
-
-/* RFC 8259 section 6: no leading zeros, digits around the point. */
-static bool json_take_number(struct json *j)
-{
-    json_take(j, '-');
-    if (!json_take(j, '0') && !json_take_digits(j))
-        return false;
-    if (json_take(j, '.') && !json_take_digits(j))
-        return false;
-    if (!json_take(j, 'e') && !json_take(j, 'E'))
-        return true;
-    return (json_take(j, '+') || json_take(j, '-') || true) && json_take_digits(j);
-}
-
-static bool json_take_word(struct json *j, const char *word)
-{
-    size_t len = strlen(word);
-    bool there = (size_t)(j->end - j->at) >= len && memcmp(j->at, word, len) == 0;
-    j->at += there ? len : 0;
-    return there;
-}
-
-static bool json_take_scalar(struct json *j)
+/* Takes a value. A string is decoded, a number or a word is what its letters are, and an array or
+ * object is skipped to its end: what it holds is read by nobody. */
+static bool json_take_value(struct json *j, struct member *m)
 {
     struct slice ignored;
-    if (j->at < j->end && *j->at == '"')
-        return json_take_string(j, &ignored);
-    return json_take_word(j, "true") || json_take_word(j, "false") || json_take_word(j, "null") ||
-           json_take_number(j);
-}
+    int depth = 0;
 
-/* A member's name and its colon, with white space around. */
-static bool json_take_name(struct json *j, struct slice *name)
-{
-    json_skip_space(j);
-    if (!json_take_string(j, name))
-        return false;
-    json_skip_space(j);
-    bool there = json_take(j, ':');
-    json_skip_space(j);
-    return there;
-}
-
-/* Takes any value, and no white space around it, that stands within so many arrays and objects: so
- * recursion ends at SSE_JSON_DEPTH. */
-static bool json_take_value(struct json *j, int depth) /* NOLINT(misc-no-recursion) */
-{
-    bool object = json_take(j, '{');
-    struct slice ignored;
-
-    if (!object && !json_take(j, '['))
-        return json_take_scalar(j);
-    if (depth == SSE_JSON_DEPTH)
-        return false;
-    char closer = object ? '}' : ']';
-    json_skip_space(j);
-    if (json_take(j, closer))
-        return true;
-    do {
-        json_skip_space(j);
-        if ((object && !json_take_name(j, &ignored)) || !json_take_value(j, depth + 1))
-            return false;
-        json_skip_space(j);
-    } while (json_take(j, ','));
-    return json_take(j, closer);
-}
-
-/* A member of the outermost object. */
-static bool json_take_member(struct json *j, struct member *m)
-{
-    if (!json_take_name(j, &m->name) || j->at == j->end)
-        return false;
-    char *from = j->at;
-    m->kind = *from;
-    if (m->kind == '-' || (m->kind >= '0' && m->kind <= '9'))
-        m->kind = '0';
-    if (m->kind == '"')
+    m->is_string = json_take(j, '"');
+    if (m->is_string)
         return json_take_string(j, &m->value);
-    if (!json_take_value(j, 0))
-        return false;
+    char *from = j->at;
+    j->at += slice_span((struct slice){from, (size_t)(j->end - from)}, "+-.");
+    for (bool inside = j->at == from; inside; inside = depth > 0) {
+        char c = j->at < j->end ? *j->at++ : 0;
+        bool opens = c == '{' || c == '[', closes = c == '}' || c == ']';
+        if (c == 0 || (depth == 0 && !opens) || (depth == SSE_JSON_DEPTH && opens) ||
+            (c == '"' && !json_take_string(j, &ignored)))
+            return false;
+        depth += opens - closes;
+    }
     m->value = (struct slice){from, (size_t)(j->at - from)};
     return true;
 }
 
-/* Reads an object that is all of the text. Returns its members' number, or -1: it is not
- * well-formed, has more than `max` members, or one name twice. */
-static int json_read_object(char *at, size_t len, struct member *members, int max)
+/* Reads an object that is all of the text, and in it the members that are `known`. False if it is
+ * not well-formed, or one of them comes twice. */
+static bool json_read_object(char *at, size_t len, struct member *const *known, size_t count)
 {
     struct json j = {at, at + len};
-    int n = 0;
 
-    if (!text_is_utf8(at, len))
-        return -1;
-    json_skip_space(&j);
-    if (!json_take(&j, '{'))
-        return -1;
-    json_skip_space(&j);
+    if (!text_is_utf8(at, len) || !json_take(&j, '{'))
+        return false;
     if (!json_take(&j, '}')) {
         do {
-            if (n == max || !json_take_member(&j, &members[n]))
-                return -1;
-            for (int i = 0; i < n; i++)
-                if (slice_same(members[i].name, members[n].name))
-                    return -1;
-            n++;
-            json_skip_space(&j);
+            struct member m = {.name = NULL};
+            struct slice name;
+            if (!json_take(&j, '"') || !json_take_string(&j, &name) || !json_take(&j, ':') ||
+                !json_take_value(&j, &m))
+                return false;
+            for (size_t i = 0; i < count; i++) {
+                if (!slice_is(name, known[i]->name))
+                    continue;
+                if (known[i]->value.at)
+                    return false;
+                m.name = known[i]->name;
+                *known[i] = m;
+            }
         } while (json_take(&j, ','));
         if (!json_take(&j, '}'))
-            return -1;
+            return false;
     }
-    json_skip_space(&j);
-    return j.at == j.end ? n : -1;
+    json_take(&j, ' '); /* with all white space before it */
+    return j.at == j.end;
 }
 
-/* The member of that name. Its kind is 0 if there is none. */
-static struct member member_find(const struct member *members, int count, const char *name)
-{
-    for (int i = 0; i < count; i++)
-        if (slice_is(members[i].name, name))
-            return members[i];
-    return (struct member){.kind = 0};
-}
-
-/* A NumericDate (RFC 7519 section 2), a JSON number in any notation (RFC 8259 section 6), as
+/* Reads a NumericDate (RFC 7519 section 2), a JSON number in any notation (RFC 8259 section 6), as
  * milliseconds, rounded down. False if it is no number. One before 1970 counts as -1, long ago; one
  * too large to hold as INT64_MAX, never. */
 static bool token_date(struct member m, int64_t *ms)
 {
     enum { EXPONENT_MAX = 10000 }; /* beyond the length of any token */
-    uint64_t digits = 0, exponent = 0;
-    int64_t scale = 3; /* the number is digits x 10^scale milliseconds */
-    bool in_fraction = false;
+    bool capital = m.value.len > 0 && memchr(m.value.at, 'E', m.value.len);
+    struct slice exponent = m.value, fraction = slice_cut(&exponent, capital ? 'E' : 'e');
+    struct slice whole = slice_cut(&fraction, '.');
+    bool negative = whole.len > 0 && whole.at[0] == '-';
+    bool down = exponent.len > 0 && exponent.at[0] == '-';
+    uint64_t shift = 0;
 
-    if (m.kind != '0' || m.value.len == 0)
+    if (negative)
+        whole = (struct slice){whole.at + 1, whole.len - 1};
+    if (down || (exponent.len > 0 && exponent.at[0] == '+'))
+        exponent = (struct slice){exponent.at + 1, exponent.len - 1};
+    if (m.is_string || !text_is_digits(whole) || (whole.len > 1 && whole.at[0] == '0') ||
+        (fraction.at && !text_is_digits(fraction)) || (exponent.at && !text_is_digits(exponent)))
         return false;
-    const char *at = m.value.at, *end = at + m.value.len;
-    bool negative = *at == '-';
-    for (at += negative; at < end && *at != 'e' && *at != 'E'; at++) {
-        bool holds = digits < UINT64_MAX / 100;
-        if (*at == '.') {
-            in_fraction = true;
-            continue;
-        }
-        digits = holds ? digits * 10 + (unsigned)(*at - '0') : digits;
-        scale += (holds ? 0 : 1) - (in_fraction ? 1 : 0);
+    if (exponent.at && !text_number(exponent, EXPONENT_MAX, &shift))
+        shift = EXPONENT_MAX;
+    /* digits before the point once it has moved; zeros stand beyond the last one written */
+    int64_t places = (int64_t)whole.len + 3 + (down ? -(int64_t)shift : (int64_t)shift);
+    *ms = 0;
+    for (size_t i = 0; (int64_t)i < places && *ms < INT64_MAX; i++) {
+        size_t behind = i - whole.len; /* in the fraction */
+        char c = i < whole.len ? whole.at[i] : behind < fraction.len ? fraction.at[behind] : '0';
+        int digit = c - '0';
+        *ms = *ms > (INT64_MAX - digit) / 10 ? INT64_MAX : *ms * 10 + digit;
     }
-    if (at < end) {
-        bool down = *++at == '-';
-        at += down || *at == '+';
-        for (; at < end; at++)
-            exponent = exponent < EXPONENT_MAX ? exponent * 10 + (unsigned)(*at - '0') : exponent;
-        scale += down ? -(int64_t)exponent : (int64_t)exponent;
-    }
-    for (; scale < 0 && digits > 0; scale++)
-        digits /= 10;
-    for (; scale > 0 && digits > 0 && digits < INT64_MAX / 10; scale--)
-        digits *= 10;
-    *ms = negative ? -1 : scale > 0 && digits > 0 ? INT64_MAX : (int64_t)digits;
+    if (negative)
+        *ms = -1;
     return true;
 }
 
-/* RFC 7515 section 4.1: HS256, and nothing that would have to be understood. */
+/* Whether the header (RFC 7515 section 4.1) says HS256, and nothing that the server would have to
+ * understand: no `crit`, and no other `typ` than that of a token. */
 static bool token_header_is_valid(char *at, size_t len)
 {
-    struct member members[SSE_JSON_MEMBERS];
-    int n = json_read_object(at, len, members, SSE_JSON_MEMBERS);
-    struct member alg = member_find(members, n, "alg"), typ = member_find(members, n, "typ");
-    bool typed = typ.kind == 0 || (typ.kind == '"' && (slice_is_nocase(typ.value, "JWT") ||
-                                                       slice_is_nocase(typ.value, "at+jwt")));
-    return n > 0 && alg.kind == '"' && slice_is(alg.value, "HS256") && typed &&
-           member_find(members, n, "crit").kind == 0;
+    struct member alg = {.name = "alg"}, typ = {.name = "typ"}, crit = {.name = "crit"};
+    struct member *const known[] = {&alg, &typ, &crit};
+
+    return json_read_object(at, len, known, 3) && !crit.value.at && alg.is_string &&
+           slice_is(alg.value, "HS256") &&
+           (!typ.value.at || (typ.is_string && (slice_is_nocase(typ.value, "JWT") ||
+                                                slice_is_nocase(typ.value, "at+jwt"))));
 }
 
 static const char TOKEN_EXPIRED[] = "the token has expired";
 
 enum { TOKEN_LEEWAY_MS = 60000 }; /* for nbf: the clock that it was written by may be ahead */
 
-/* Why the claims make no valid token (RFC 7519 section 4.1), or NULL. */
+/* Reads the claims (RFC 7519 section 4.1). Returns why they make no valid token, or NULL. */
 static const char *token_claims(char *at, size_t len, int64_t now, struct token *token)
 {
-    struct member members[SSE_JSON_MEMBERS];
-    int n = json_read_object(at, len, members, SSE_JSON_MEMBERS);
-    struct member sub = member_find(members, n, "sub"), scope = member_find(members, n, "scope");
-    struct member exp = member_find(members, n, "exp"), nbf = member_find(members, n, "nbf");
+    struct member sub = {.name = "sub"}, scope = {.name = "scope"}, aud = {.name = "aud"};
+    struct member exp = {.name = "exp"}, nbf = {.name = "nbf"};
+    struct member *const known[] = {&sub, &scope, &aud, &exp, &nbf};
     int64_t not_before = 0;
 
-    if (n < 0)
+    if (!json_read_object(at, len, known, 5))
         return "the token's claims are not a JSON object in which every name comes once";
-    if (member_find(members, n, "aud").kind)
+    if (aud.value.at)
         return "the token is for an audience (aud), and this server has no name as one";
-    if ((sub.kind && sub.kind != '"') || (scope.kind && scope.kind != '"'))
+    if ((sub.value.at && !sub.is_string) || (scope.value.at && !scope.is_string))
         return "the token's sub and scope must be strings";
-    if (!token_date(exp, &token->expires_ms) || (nbf.kind && !token_date(nbf, &not_before)))
+    if (!token_date(exp, &token->expires_ms) || (nbf.value.at && !token_date(nbf, &not_before)))
         return "the token must have an exp, and it and nbf must be numbers of seconds";
     if (token->expires_ms <= now)
         return TOKEN_EXPIRED;
@@ -2932,8 +2793,8 @@ static const char *token_claims(char *at, size_t len, int64_t now, struct token 
     return NULL;
 }
 
-/* Checks a token and reads it, decoding it over itself. SSE_OK; SSE_EINVAL, with *why;
- * SSE_ENOMEM. */
+/* Checks a token and reads it, decoding it over itself. Nothing but the dots is looked at before
+ * the signature is checked. Returns SSE_OK; SSE_EINVAL, with *why; SSE_ENOMEM. */
 static int token_read(const struct sse_config *config, char *at, size_t len, int64_t now,
                       struct token *token, const char **why)
 {
@@ -2946,21 +2807,21 @@ static int token_read(const struct sse_config *config, char *at, size_t len, int
     *why = "the token is not a JSON Web Token that is signed with HS256 and this server's secret";
     if (!signature.at || memchr(signature.at, '.', signature.len))
         return SSE_EINVAL;
-    char *header_at = at, *claims_at = at + header.len + 1, *mac_at = claims_at + claims.len + 1;
+    char *claims_at = at + header.len + 1, *mac_at = claims_at + claims.len + 1;
     if (!hmac_sha256(secret, (struct slice){at, header.len + 1 + claims.len}, mac))
         return SSE_ENOMEM;
     if (base64url_decode(mac_at, signature.len) != sizeof mac || !mac_is(mac, mac_at))
         return SSE_EINVAL;
-    int header_len = base64url_decode(header_at, header.len);
+    int header_len = base64url_decode(at, header.len);
     int claims_len = base64url_decode(claims_at, claims.len);
-    if (header_len < 0 || claims_len < 0 || !token_header_is_valid(header_at, (size_t)header_len))
+    if (header_len < 0 || claims_len < 0 || !token_header_is_valid(at, (size_t)header_len))
         return SSE_EINVAL;
     *why = token_claims(claims_at, (size_t)claims_len, now, token);
     return *why ? SSE_EINVAL : SSE_OK;
 }
 
-/* The cookie of that name (RFC 6265 section 4.2.1) in any of the request's Cookie fields, or
- * absent; an empty one counts as absent. */
+/* Returns the cookie of that name (RFC 6265 section 4.2.1) in any of the request's Cookie fields,
+ * or absent; an empty one counts as absent. */
 static struct slice cookie_find(const struct http_request *r, const char *name)
 {
     struct slice rest = r->fields, cookies;
@@ -2973,13 +2834,12 @@ static struct slice cookie_find(const struct http_request *r, const char *name)
     return (struct slice){NULL, 0};
 }
 
-/* Copies the request's token to `to`, of SSE_TOKEN_BYTES: that of Authorization, if its scheme is
- * Bearer (RFC 6750 section 2.1); else of the query; else, if cookies count, of the cookie. Returns
- * its length, or sets *why. */
+/* Finds the request's token and copies it to `to`, of SSE_TOKEN_BYTES: that of Authorization, if
+ * its scheme is Bearer (RFC 6750 section 2.1); else of the query; else, if cookies count, of the
+ * cookie. Returns its length, or sets *why. */
 static int token_find(const struct http_request *r, bool cookies_count, char *to, const char **why)
 {
-    struct slice bearer = r->authorization, scheme = slice_cut(&bearer, ' ');
-    struct slice found = slice_is_nocase(scheme, "Bearer") ? bearer : (struct slice){NULL, 0};
+    struct slice found = r->authorization, scheme = slice_cut(&found, ' ');
 
     *why = NULL;
     if (slice_is_nocase(scheme, "Bearer")) {
@@ -2990,8 +2850,7 @@ static int token_find(const struct http_request *r, bool cookies_count, char *to
             return n;
         if (n < 0)
             *why = "the access_token of the query is too long, or escaped wrongly";
-        if (cookies_count)
-            found = cookie_find(r, "sse_token");
+        found = cookies_count ? cookie_find(r, "sse_token") : (struct slice){NULL, 0};
     }
     if (!*why && !found.at)
         *why =
@@ -3004,34 +2863,23 @@ static int token_find(const struct http_request *r, bool cookies_count, char *to
     return (int)found.len;
 }
 
-static bool token_allows(const struct token *token, const struct route *route, struct slice user)
+/* Returns what the token lacks to be used on this route for this user, or NULL if it lacks nothing.
+ * The user's own token is enough where the route names a user; sse:admin is enough everywhere. */
+static const char *token_lacks(const struct token *token, const struct route *route,
+                               struct slice user)
 {
-    struct slice subject = token->subject;
-    switch (route->access) {
-    case SSE_ANYONE:
-        return true;
-    case SSE_SUBJECT:
-        return token->administers || !strchr(route->path, '{') ||
-               (subject.at && slice_same(subject, user));
-    case SSE_PUBLISHER:
-        return token->administers || token->publishes;
-    case SSE_ADMIN:
-        break;
+    if (token->administers || route->access == SSE_ANYONE)
+        return NULL;
+    if (route->access == SSE_SUBJECT) {
+        bool own = token->subject.at && slice_same(token->subject, user);
+        return own || !strchr(route->path, '{')
+                   ? NULL
+                   : "the token is not this user's: its sub must be the user id, or its scope "
+                     "hold sse:admin";
     }
-    return token->administers;
-}
-
-static const char *token_lacks(const struct route *route)
-{
-    switch (route->access) {
-    case SSE_SUBJECT:
-        return "the token is not this user's: its sub must be the user id, or its scope hold "
-               "sse:admin";
-    case SSE_PUBLISHER:
-        return "the token's scope must hold sse:publish or sse:admin";
-    default:
-        return "the token's scope must hold sse:admin";
-    }
+    if (route->access == SSE_PUBLISHER)
+        return token->publishes ? NULL : "the token's scope must hold sse:publish or sse:admin";
+    return "the token's scope must hold sse:admin";
 }
 
 /* ==== Connections ===============================================================================
@@ -5104,7 +4952,7 @@ static int exchange_receive(struct sse_exchange *x)
     struct http_request *r = &x->request;
     int64_t deadline = now_ms() + SSE_BODY_MS;
 
-    if (!http_has_body(r))
+    if (!r->chunked && r->content_length == 0)
         return 0;
     if (r->content_length > x->server->config.max_message) /* as 64 bits: size_t may be narrower */
         return exchange_too_large(x);
@@ -5169,10 +5017,8 @@ static int exchange_authorize(struct sse_exchange *x)
     if (status)
         return status;
     x->expires_ms = token.expires_ms;
-    struct slice user = {x->user, x->user_len};
-    return token_allows(&token, x->route, user)
-               ? 0
-               : exchange_reject(x, REFUSED_RIGHTS, 403, "%s", token_lacks(x->route));
+    why = token_lacks(&token, x->route, (struct slice){x->user, x->user_len});
+    return why ? exchange_reject(x, REFUSED_RIGHTS, 403, "%s", why) : 0;
 }
 
 /* Has its token expired since it was checked? */

@@ -2036,7 +2036,7 @@ for exp in 0 1 -1 -99999999999 $((later - 3601)) $((later - 3601)).9; do
     claim "exp $exp" 'has expired' "{\"sub\":\"alice\",\"exp\":$exp}"
 done
 for exp in 01 +$later .5 5. 0x1 $later.; do
-    claim "exp $exp" 'not a JSON object' "{\"sub\":\"alice\",\"exp\":$exp}"
+    claim "exp $exp" 'must be numbers' "{\"sub\":\"alice\",\"exp\":$exp}"
 done
 for exp in $later.5 99999999999 99999999999999999999999999 1e10 1E+10 25000000000e-1; do
     is "exp $exp" 404 "$(bearer "$(token "{\"sub\":\"alice\",\"exp\":$exp}")" /sse/status/alice)"
@@ -2053,7 +2053,7 @@ claim 'sub twice' 'comes once' "{\"sub\":\"alice\",\"sub\":\"alice\",\"exp\":$la
 claim 'sub twice, once escaped' 'comes once' "{\"sub\":\"bob\",\"\\u0073ub\":\"alice\",\"exp\":$later}"
 claim 'exp twice' 'comes once' "{\"sub\":\"alice\",\"exp\":1,\"exp\":$later}"
 for claims in '' '[]' null 7 '"x"' "{\"exp\":$later}}" "{\"exp\":$later},{}" "{\"exp\":$later,\"a\":\"\\x\"}" "{\"exp\":$later,\"a\":\"\\ud800\"}" \
-    "{\"exp\":$later,\"a\":[[[[[[[[[[1]]]]]]]]]]}" "{\"exp\":$later,\"a\":tru}" "{\"exp\":$later,\"a\":[1,]}" "{\"exp\":$later,\"a\":{\"b\"}}" \
+    "{\"exp\":$later,\"a\":[[[[[[[[[[1]]]]]]]]]]}" "{\"exp\":$later,\"a\":[1}" "{\"exp\":$later,}" \
     "{\"exp\":$later,\"a\":\"$(printf '\001')\"}" "{\"exp\":$later,\"a\":\"$(printf '\377')\"}" "$(printf '\357\273\277'){\"exp\":$later}"; do
     claim "claims $claims" 'not a JSON object' "$claims"
 done
@@ -2064,9 +2064,8 @@ for space in ' ' "$(printf '\t')" '
     claim 'nbf to come, and white space' 'not valid yet' "{\"sub\":\"alice\",\"exp\":$later,\"nbf\":$later$space}"
     is 'a good one, and white space' 404 "$(bearer "$(token "{$space\"exp\"$space:$space$later$space,\"nbf\":1$space,\"sub\":\"alice\"$space}")" /sse/status/alice)"
 done
-many=$(awk 'BEGIN { for (i = 0; i < 31; i++) printf "\"m%d\":1,", i }')
-is '32 claims' 404 "$(bearer "$(token "{${many#*,}\"sub\":\"alice\",\"exp\":$later}")" /sse/status/alice)"
-claim '33 claims' 'not a JSON object' "{$many\"sub\":\"alice\",\"exp\":$later}"
+many=$(awk 'BEGIN { for (i = 0; i < 100; i++) printf "\"m%d\":1,", i }')
+is 'other claims, however many' 404 "$(bearer "$(token "{$many\"sub\":\"alice\",\"exp\":$later}")" /sse/status/alice)"
 is 'sub may be escaped' 404 "$(bearer "$(token "{\"sub\":\"\\u0061\\u006cice\",\"exp\":$later}")" /sse/status/alice)"
 cafe=$(token "{\"sub\":\"caf\\u00e9 \\ud83d\\ude42\",\"exp\":$later}")
 is 'and hold any character' 404 "$(bearer "$cafe" '/sse/status/caf%C3%A9%20%F0%9F%99%82')"
