@@ -86,8 +86,8 @@
  *
  * The keep-alive's text is KEEP_ALIVE_TEXT, under Streams. A new route is a line of ROUTES and its
  * handler, a new option a line of OPTIONS and a field of struct sse_config, a new number in the
- * metrics a field of struct tally, a line of TALLIES, and the place that counts. Whatever shows
- * them, --help, the manual page, /openapi.json and the page at /, follows.
+ * metrics a line in handle_metrics(), a field of struct tally, and the place that counts. What shows
+ * them (--help, the manual page, /openapi.json, the page at /) follows.
  *
  * LIMITS
  *
@@ -5192,13 +5192,16 @@ static int handle_health(struct sse_exchange *x, void *arg)
 
 /* ==== Demo ======================================================================================
  *
- * Two tasks that take their time and tell a user how they get on. They stand on the public
- * functions alone, as a handler of your own would. */
+ * Two tasks that take several seconds and report their progress to a user. They use the public
+ * functions alone, as an embedder's handler would. */
 
-/* Sends a line to the exchange's user. 0, or the status to answer. */
-static int demo_tell(struct sse_exchange *x, const char *line)
+/* Pauses for `ms` milliseconds, then sends `message` to the user of the exchange. Returns 0, or the
+ * status that the handler must return. */
+static int demo_step(struct sse_exchange *x, unsigned ms, const char *message)
 {
-    switch (sse_send(sse_server_of(x), sse_user(x), NULL, line, strlen(line), NULL)) {
+    if (ms > 0 && sse_pause(sse_server_of(x), ms) != SSE_OK)
+        return sse_fail(x, 503, "the server is stopping; the task was not completed");
+    switch (sse_send(sse_server_of(x), sse_user(x), NULL, message, strlen(message), NULL)) {
     case SSE_OK:
         return 0;
     case SSE_EFULL:
@@ -5208,14 +5211,8 @@ static int demo_tell(struct sse_exchange *x, const char *line)
     }
 }
 
-static int demo_wait(struct sse_exchange *x)
-{
-    if (sse_pause(sse_server_of(x), 1000) != SSE_OK)
-        return sse_fail(x, 503, "the server is stopping; the task was not completed");
-    return 0;
-}
-
-static int demo_done(struct sse_exchange *x)
+/* Answers that the task is completed. HEAD gets this answer at once, without the task. */
+static int demo_complete(struct sse_exchange *x)
 {
     char line[SSE_USER_BYTES + 96], date[32];
     time_t now = time(NULL);
@@ -5229,171 +5226,65 @@ static int demo_done(struct sse_exchange *x)
     return 200;
 }
 
+/* Sends ten messages, each after a pause of one second. */
 static int handle_task(struct sse_exchange *x, void *arg)
 {
     char line[SSE_USER_BYTES + 48];
     int status = 0;
     (void)arg;
 
-    if (sse_is_head(x))
-        return demo_done(x);
-    for (int step = 1; step <= 10 && status == 0; step++) {
+    for (int step = 1; step <= 10 && status == 0 && !sse_is_head(x); step++) {
         snprintf(line, sizeof line, "User '%s', attempt %d / 10", sse_user(x), step);
-        status = demo_wait(x);
-        status = status ? status : demo_tell(x, line);
+        status = demo_step(x, 1000, line);
     }
-    return status ? status : demo_done(x);
+    return status ? status : demo_complete(x);
 }
 
+/* Counts down from five, one second apart, then sends an object as the last message. */
 static int handle_task_with_obj(struct sse_exchange *x, void *arg)
 {
+    static const char object[] =
+        "{\"Name\":\"Victor\",\"Age\":30,\"Country\":\"Spain\",\"IsActive\":true}";
     char line[SSE_USER_BYTES + 48];
     int status = 0;
     (void)arg;
 
-    if (sse_is_head(x))
-        return demo_done(x);
-    for (int left = 5; left >= 1 && status == 0; left--) {
+    for (int left = 5; left >= 0 && status == 0 && !sse_is_head(x); left--) {
         snprintf(line, sizeof line, "Object sent to user '%s' in %d...", sse_user(x), left);
-        status = demo_tell(x, line);
-        status = status ? status : demo_wait(x);
+        status = demo_step(x, left < 5 ? 1000 : 0, left > 0 ? line : object);
     }
-    if (status == 0)
-        status = demo_tell(x, "{\"Name\":\"Victor\",\"Age\":30,\"Country\":\"Spain\","
-                              "\"IsActive\":true}");
-    return status ? status : demo_done(x);
+    return status ? status : demo_complete(x);
 }
 
 /* ==== Metrics ===================================================================================
  *
- * What was counted, added up and named for Prometheus (text format 0.0.4). To add a number, count
- * it in struct tally and add a line to TALLIES, or write it in one of the functions below. */
+ * GET /metrics answers in the text format 0.0.4 of Prometheus. To add a number, add a line to the
+ * table in handle_metrics(), and a field to struct tally if it is counted for each user. */
 
-static const struct {
-    const char *name;
-    size_t offset; /* in struct tally */
-    const char *help;
-} TALLIES[] = {
-    {"sse_messages_total", offsetof(struct tally, messages),
-     "Messages taken into a user's history; a broadcast is one for each user."},
-    {"sse_message_bytes_total", offsetof(struct tally, message_bytes), "Bytes of their bodies."},
-    {"sse_deliveries_total", offsetof(struct tally, deliveries),
-     "Messages that a stream was handed whole, as far as the operating system."},
-    {"sse_stream_bytes_total", offsetof(struct tally, stream_bytes),
-     "Bytes written to streams, from the head of the answer on."},
-    {"sse_streams_opened_total", offsetof(struct tally, streams), "Streams opened."},
-    {"sse_replays_total", offsetof(struct tally, replays), "Streams opened with Last-Event-ID."},
-    {"sse_replayed_messages_total", offsetof(struct tally, replayed),
-     "Messages of the history that were due to those."},
-    {"sse_gaps_total", offsetof(struct tally, gaps), "Streams told that messages were lost."},
-    {"sse_missed_messages_total", offsetof(struct tally, missed),
-     "Messages that those had lost, where the number was known."},
-    {"sse_slow_streams_closed_total", offsetof(struct tally, slow),
-     "Streams closed because their client read too slowly and fell out of the history."},
-};
-
-static void metric_head(struct sse_exchange *x, const char *name, const char *type,
-                        const char *help)
+/* Adds up what was counted of all users. Returns how many there are; *connected of them are
+ * Connected. */
+static uint64_t metrics_sum(struct sse_server *server, struct tally *sum, uint64_t *connected)
 {
-    sse_print(x, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
-
-static void metric_write(struct sse_exchange *x, const char *name, const char *type,
-                         const char *help, uint64_t value)
-{
-    metric_head(x, name, type, help);
-    sse_print(x, "%s %" PRIu64 "\n", name, value);
-}
-
-/* In seconds, whatever sign the locale puts between. */
-static void metric_seconds(struct sse_exchange *x, const char *name, const char *type,
-                           const char *help, uint64_t us)
-{
-    metric_head(x, name, type, help);
-    sse_print(x, "%s %" PRIu64 ".%06u\n", name, us / 1000000, (unsigned)(us % 1000000));
-}
-
-/* Adds up what was counted of all users, and how many of them are connected. */
-static void tally_sum(struct sse_server *server, struct tally *sum, unsigned *users,
-                      unsigned *connected)
-{
-    enum { NUMBERS = sizeof *sum / sizeof(uint64_t) };
-    uint64_t *to = (uint64_t *)(void *)sum;
+    uint64_t *sums = (uint64_t *)(void *)sum, users = 0;
     struct user *user;
 
-    *sum = (struct tally){.messages = 0};
-    *users = *connected = 0;
-    for (uint32_t at = 0; (user = user_each(server, &at)); ++*users) {
+    *sum = (struct tally){.messages = *connected = 0};
+    for (uint32_t at = 0; (user = user_each(server, &at)); users++) {
         pthread_mutex_lock(&user->lock);
-        const uint64_t *from = (const uint64_t *)(const void *)&user->tally;
-        for (size_t i = 0; i < NUMBERS; i++)
-            to[i] += from[i];
+        const uint64_t *counts = (const uint64_t *)(const void *)&user->tally;
+        for (size_t i = 0; i < sizeof *sum / sizeof *sums; i++)
+            sums[i] += counts[i];
         *connected += user->stream_count > 0;
         pthread_mutex_unlock(&user->lock);
         user_unpin(user);
     }
+    return users;
 }
 
-static void metrics_of_messages(struct sse_exchange *x)
+/* Reads fields 20 (threads) and 24 (resident pages) of /proc/self/stat; proc(5) counts from 1. Both
+ * stay as they are where the platform has no such file. */
+static void metrics_of_process(uint64_t *threads, uint64_t *pages)
 {
-    struct sse_server *server = x->server;
-    struct tally sum;
-    unsigned users, connected;
-    uint64_t count = 0;
-
-    tally_sum(server, &sum, &users, &connected);
-    metric_head(x, "sse_users", "gauge", "Users in the table, by their state.");
-    sse_print(x, "sse_users{state=\"connected\"} %u\nsse_users{state=\"disconnected\"} %u\n",
-              connected, users - connected);
-    metric_write(x, "sse_streams", "gauge", "Open streams.", atomic_load(&server->stream_count));
-    for (size_t i = 0; i < sizeof TALLIES / sizeof *TALLIES; i++)
-        metric_write(x, TALLIES[i].name, "counter", TALLIES[i].help,
-                     *(const uint64_t *)(const void *)((const char *)&sum + TALLIES[i].offset));
-    static const char name[] = "sse_delivery_duration_seconds";
-    metric_head(x, name, "histogram",
-                "From a message's place in the history to its last byte on a stream that was open "
-                "before.");
-    for (size_t i = 0; i < SSE_DELAYS; i++) {
-        count += sum.delays[i];
-        sse_print(x, "%s_bucket{le=\"%u.%06u\"} %" PRIu64 "\n", name, DELAYS_US[i] / 1000000,
-                  DELAYS_US[i] % 1000000, count);
-    }
-    count += sum.delays[SSE_DELAYS];
-    sse_print(
-        x, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n%s_sum %" PRIu64 ".%06u\n%s_count %" PRIu64 "\n",
-        name, count, name, sum.delay_us / 1000000, (unsigned)(sum.delay_us % 1000000), name, count);
-}
-
-static void metrics_of_requests(struct sse_exchange *x)
-{
-    struct sse_server *server = x->server;
-
-    metric_head(
-        x, "sse_http_requests_total", "counter",
-        "Requests answered, by route and status; those that fit no route are of route none.");
-    for (size_t r = 0; r <= SSE_ROUTES; r++)
-        for (size_t i = 0; i <= STATUS_COUNT; i++) {
-            uint64_t n = atomic_load(&server->requests[r][i]);
-            if (n == 0)
-                continue;
-            sse_print(x, "sse_http_requests_total{route=\"%s\",code=\"",
-                      r < SSE_ROUTES ? server->routes[r].path : "none");
-            sse_print(x, i < STATUS_COUNT ? "%d" : "other",
-                      i < STATUS_COUNT ? STATUSES[i].status : 0);
-            sse_print(x, "\"} %" PRIu64 "\n", n);
-        }
-    metric_head(x, "sse_refusals_total", "counter",
-                "Requests, connections and handshakes that were refused, by reason.");
-    for (size_t i = 0; i < REFUSALS; i++)
-        sse_print(x, "sse_refusals_total{reason=\"%s\"} %" PRIu64 "\n", REFUSAL_REASONS[i],
-                  (uint64_t)atomic_load(&server->refusals[i]));
-}
-
-/* The process's threads, and its resident pages, from /proc/self/stat (proc(5), where its fields
- * are counted from 1). Both stay as they are where the platform has no such file. */
-static void process_stat(uint64_t *threads, uint64_t *pages)
-{
-    enum { THREADS = 20, PAGES = 24 };
     char stat[512];
     int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
     ssize_t n = fd >= 0 ? read(fd, stat, sizeof stat - 1) : 0;
@@ -5402,56 +5293,137 @@ static void process_stat(uint64_t *threads, uint64_t *pages)
         close(fd);
     stat[n > 0 ? n : 0] = 0;
     const char *at = strrchr(stat, ')'); /* ends the second field, which may hold anything */
-    for (int field = 3; field <= PAGES && at && (at = strchr(at + 1, ' ')); field++) {
-        if (field == THREADS)
-            *threads = strtoull(at, NULL, 10);
-        else if (field == PAGES)
-            *pages = strtoull(at, NULL, 10);
-    }
+    for (int field = 3; field <= 24 && at && (at = strchr(at + 1, ' ')); field++)
+        if (field == 20 || field == 24)
+            *(field == 20 ? threads : pages) = strtoull(at, NULL, 10);
 }
 
-static void metrics_of_process(struct sse_exchange *x)
+/* Writes the lines that announce a metric. What stands behind a { in its name are labels. */
+static void metric_head(struct sse_exchange *x, const char *name, const char *type,
+                        const char *help)
+{
+    int len = (int)strcspn(name, "{");
+    sse_print(x, "# HELP %.*s %s\n# TYPE %.*s %s\n", len, name, help, len, name, type);
+}
+
+/* Seconds have a point whatever the locale: the format takes METRIC_SECONDS(microseconds). */
+#define METRIC_SECONDS_FORMAT "%" PRIu64 ".%06u"
+#define METRIC_SECONDS(us)    (us) / 1000000, (unsigned)((us) % 1000000)
+
+/* A metric that is one number. A name with _total in it is a counter, any other a gauge; the value
+ * of a name with _seconds in it is in microseconds. UINT64_MAX stands for one that is not known. */
+struct metric {
+    const char *name;
+    uint64_t value;
+    const char *help; /* NULL where the line before has announced the metric */
+};
+
+/* Writes the `count` metrics of a table, then those that have a value for each time, route or reason.
+ */
+static void metrics_write(struct sse_exchange *x, const struct metric *m, size_t count,
+                          const struct tally *sum)
+{
+    static const char delays[] = "sse_delivery_duration_seconds";
+    struct sse_server *server = x->server;
+    uint64_t deliveries = 0;
+
+    for (const struct metric *end = m + count; m < end; m++) {
+        if (m->value == UINT64_MAX)
+            continue;
+        if (m->help)
+            metric_head(x, m->name, strstr(m->name, "_total") ? "counter" : "gauge", m->help);
+        if (strstr(m->name, "_seconds"))
+            sse_print(x, "%s " METRIC_SECONDS_FORMAT "\n", m->name, METRIC_SECONDS(m->value));
+        else
+            sse_print(x, "%s %" PRIu64 "\n", m->name, m->value);
+    }
+    metric_head(x, delays, "histogram",
+                "From a message's place in the history to its last byte on a stream that was open "
+                "before.");
+    for (size_t i = 0; i <= SSE_DELAYS; i++) {
+        char bound[32] = "+Inf";
+        if (i < SSE_DELAYS)
+            snprintf(bound, sizeof bound, METRIC_SECONDS_FORMAT,
+                     METRIC_SECONDS((uint64_t)DELAYS_US[i]));
+        deliveries += sum->delays[i];
+        sse_print(x, "%s_bucket{le=\"%s\"} %" PRIu64 "\n", delays, bound, deliveries);
+    }
+    sse_print(x, "%s_sum " METRIC_SECONDS_FORMAT "\n", delays, METRIC_SECONDS(sum->delay_us));
+    sse_print(x, "%s_count %" PRIu64 "\n", delays, deliveries);
+    metric_head(
+        x, "sse_http_requests_total", "counter",
+        "Requests answered, by route and status; those that fit no route are of route none.");
+    for (size_t r = 0; r <= SSE_ROUTES; r++)
+        for (size_t i = 0; i <= STATUS_COUNT; i++) {
+            unsigned long requests = atomic_load(&server->requests[r][i]);
+            char code[8] = "other";
+            if (i < STATUS_COUNT)
+                snprintf(code, sizeof code, "%d", STATUSES[i].status);
+            if (requests > 0)
+                sse_print(x, "sse_http_requests_total{route=\"%s\",code=\"%s\"} %lu\n",
+                          r < SSE_ROUTES ? server->routes[r].path : "none", code, requests);
+        }
+    metric_head(x, "sse_refusals_total", "counter",
+                "Requests, connections and handshakes that were refused, by reason.");
+    for (size_t i = 0; i < REFUSALS; i++)
+        sse_print(x, "sse_refusals_total{reason=\"%s\"} %lu\n", REFUSAL_REASONS[i],
+                  atomic_load(&server->refusals[i]));
+}
+
+/* Answers with everything that is counted or measured. */
+static int handle_metrics(struct sse_exchange *x, void *arg)
 {
     struct sse_server *server = x->server;
+    uint64_t connected, threads = UINT64_MAX, pages = 0;
+    struct tally sum;
     struct timespec cpu = {.tv_sec = 0};
-    uint64_t threads = 0, pages = 0;
+    (void)arg;
 
-    process_stat(&threads, &pages);
+    uint64_t users = metrics_sum(server, &sum, &connected);
+    metrics_of_process(&threads, &pages);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
     pthread_rwlock_rdlock(&server->table_lock);
     uint64_t evictions = server->evictions;
     pthread_rwlock_unlock(&server->table_lock);
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
-
-    metric_write(x, "sse_evictions_total", "counter", "Users that made room for others.",
-                 evictions);
-    metric_write(x, "sse_users_limit", "gauge", "Users that the table has room for.",
-                 server->config.max_users);
-    metric_write(x, "sse_connections", "gauge", "Open connections, each with a thread.",
-                 server_connections(server));
-    metric_write(x, "sse_connections_limit", "gauge", "Connections that are served at once.",
-                 server->config.max_connections);
-    metric_write(x, "sse_memory_limit_bytes", "gauge", "Memory that the server can need at most.",
-                 sse_memory(server, NULL, 0));
-    metric_seconds(x, "sse_uptime_seconds", "gauge", "Time since the server was created.",
-                   (uint64_t)(now_ms() - server->started_ms) * 1000);
-    metric_seconds(x, "process_cpu_seconds_total", "counter", "Processor time of the process.",
-                   (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000);
-    if (threads)
-        metric_write(x, "process_threads", "gauge", "Threads of the process.", threads);
-    if (pages)
-        metric_write(x, "process_resident_memory_bytes", "gauge", "Resident memory of the process.",
-                     pages * (uint64_t)sysconf(_SC_PAGESIZE));
-    metric_head(x, "sse_build_info", "gauge", "The version that runs; always 1.");
-    sse_print(x, "sse_build_info{version=\"" SSE_VERSION "\"} 1\n");
-}
-
-static int handle_metrics(struct sse_exchange *x, void *arg)
-{
-    (void)arg;
+    const struct metric metrics[] = {
+        {"sse_users{state=\"connected\"}", connected, "Users in the table, by their state."},
+        {"sse_users{state=\"disconnected\"}", users - connected, NULL},
+        {"sse_streams", atomic_load(&server->stream_count), "Open streams."},
+        {"sse_messages_total", sum.messages,
+         "Messages taken into a user's history; a broadcast is one for each user."},
+        {"sse_message_bytes_total", sum.message_bytes, "Bytes of their bodies."},
+        {"sse_deliveries_total", sum.deliveries,
+         "Messages that a stream was handed whole, as far as the operating system."},
+        {"sse_stream_bytes_total", sum.stream_bytes,
+         "Bytes written to streams, from the head of the answer on."},
+        {"sse_streams_opened_total", sum.streams, "Streams opened."},
+        {"sse_replays_total", sum.replays, "Streams opened with Last-Event-ID."},
+        {"sse_replayed_messages_total", sum.replayed,
+         "Messages of the history that were due to those."},
+        {"sse_gaps_total", sum.gaps, "Streams told that messages were lost."},
+        {"sse_missed_messages_total", sum.missed,
+         "Messages that those had lost, where the number was known."},
+        {"sse_slow_streams_closed_total", sum.slow,
+         "Streams closed because their client read too slowly and fell out of the history."},
+        {"sse_evictions_total", evictions, "Users that made room for others."},
+        {"sse_users_limit", server->config.max_users, "Users that the table has room for."},
+        {"sse_connections", server_connections(server), "Open connections, each with a thread."},
+        {"sse_connections_limit", server->config.max_connections,
+         "Connections that are served at once."},
+        {"sse_memory_limit_bytes", sse_memory(server, NULL, 0),
+         "Memory that the server can need at most."},
+        {"sse_uptime_seconds", (uint64_t)(now_ms() - server->started_ms) * 1000,
+         "Time since the server was created."},
+        {"process_cpu_seconds_total", (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000,
+         "Processor time of the process."},
+        {"process_threads", threads, "Threads of the process."},
+        {"process_resident_memory_bytes",
+         pages ? pages * (uint64_t)sysconf(_SC_PAGESIZE) : UINT64_MAX,
+         "Resident memory of the process."},
+        {"sse_build_info{version=\"" SSE_VERSION "\"}", 1, "The version that runs; always 1."},
+    };
     sse_content_type(x, "text/plain; version=0.0.4; charset=utf-8");
-    metrics_of_messages(x);
-    metrics_of_requests(x);
-    metrics_of_process(x);
+    metrics_write(x, metrics, sizeof metrics / sizeof *metrics, &sum);
     return 200;
 }
 
