@@ -5429,163 +5429,170 @@ static int handle_metrics(struct sse_exchange *x, void *arg)
 
 /* ==== OpenAPI ===================================================================================
  *
- * The routes described for programs (OpenAPI 3.1.0), from the list that they are found in. JSON
- * stands here with ' for its quotes, which openapi_write() turns: so no text in this section may
- * hold an apostrophe of its own. */
+ * GET /openapi.json describes the routes for programs (OpenAPI 3.1.0), from the table that requests
+ * are dispatched by. JSON stands here with ` for its quotes; openapi_write() replaces them. */
 
-static const struct {
-    const char *name, *summary, *schema;
-} PARAMETERS[] = {
-    {"userId", "the user, a name of your choice",
-     "'type':'string','maxLength':128,'default':'alice'"},
-    {"lastEventId",
-     "go on after the message with this id; the field Last-Event-ID counts before it",
-     "'type':'string','default':''"},
-    {"Last-Event-ID", "the same, as a browser says it when it comes back",
-     "'type':'string','default':''"},
-    {"hold", "seconds for which the user is to stay away: connects are answered 204",
-     "'type':'integer','minimum':0,'maximum':86400,'default':0"},
-    {"event", "the name of the event that a browser sees",
-     "'type':'string','maxLength':64,'default':'message'"},
+#define JSON_TEXT               "`type`:`string`"
+#define JSON_COUNT              "{`type`:`integer`,`minimum`:0}"
+#define JSON_OBJECT(properties) "`type`:`object`,`properties`:{" properties "}"
+#define JSON_USER                                                                                  \
+    "`user`:{" JSON_TEXT "},`status`:{" JSON_TEXT ",`enum`:[`Connected`,`Disconnected`]}"
+#define JSON_STATUS JSON_USER ",`streams`:" JSON_COUNT ",`queued`:" JSON_COUNT
+
+/* What struct route refers to by name. */
+struct part {
+    const char *name, *json;
 };
 
-#define TEXT    "'type':'string'"
-#define NUMBER  "{'type':'integer','minimum':0}"
-#define STATE   "'user':{" TEXT "},'status':{" TEXT ",'enum':['Connected','Disconnected']}"
-#define COUNTED "'type':'object','properties':{" STATE ",'streams':" NUMBER ",'queued':" NUMBER "}"
+#define PARAMETER(name, place, description, schema)                                                \
+    name, "{`name`:`" name "`,`in`:" place ",`description`:`" description "`,`schema`:{" schema "}}"
 
-static const struct {
-    const char *name;
-    int status;
-    const char *summary, *media, *schema;
-} CONTENTS[] = {
-    {"Stream", 200, "the stream: a greeting, keep-alives, and messages as they are sent",
-     "text/event-stream", TEXT},
-    {"Closed", 200, "all streams are closed", "application/json",
-     "'type':'object','properties':{" STATE "}"},
-    {"Receipt", 202, "the message is in the history; to how many streams it was written",
-     "application/json",
-     "'type':'object','properties':{'id':{" TEXT "}," STATE ",'streams':" NUMBER
-     ",'delivered':" NUMBER "}"},
-    {"Totals", 202, "the message is in the history of so many users", "application/json",
-     "'type':'object','properties':{'users':" NUMBER ",'streams':" NUMBER ",'delivered':" NUMBER
-     "}"},
-    {"Status", 200, "the user's state", "application/json", COUNTED},
-    {"Users", 200, "all known users", "application/json",
-     "'type':'object','properties':{'users':{'type':'array','items':{" COUNTED "}}}"},
-    {"Done", 200, "the task is completed", "application/json",
-     "'type':'object','properties':{'message':{" TEXT "},'data':{" TEXT "}}"},
-    {"Health", 200, "the server is up", "application/json",
-     "'type':'object','properties':{'status':{" TEXT "}}"},
-    {"Metrics", 200, "Prometheus text format 0.0.4", "text/plain", TEXT},
-    {"Page", 200, "the page", "text/html", TEXT},
-    {"Description", 200, "this description", "application/json", "'type':'object'"},
+static const struct part PARAMETERS[] = {
+    {PARAMETER("userId", "`path`,`required`:true", "the user, a name of your choice",
+               JSON_TEXT ",`maxLength`:128,`default`:`alice`")},
+    {PARAMETER("lastEventId", "`query`",
+               "go on after the message with this id; the field Last-Event-ID counts before it",
+               JSON_TEXT ",`default`:``")},
+    {PARAMETER("Last-Event-ID", "`header`", "the same, as a browser says it when it comes back",
+               JSON_TEXT ",`default`:``")},
+    {PARAMETER("hold", "`query`",
+               "seconds for which the user is to stay away: connects are answered 204",
+               "`type`:`integer`,`minimum`:0,`maximum`:86400,`default`:0")},
+    {PARAMETER("event", "`query`", "the name of the event that a browser sees",
+               JSON_TEXT ",`maxLength`:64,`default`:`message`")},
 };
 
-#undef TEXT
-#undef NUMBER
-#undef STATE
-#undef COUNTED
+#define CONTENT(name, status, description, media, schema)                                          \
+    name, "`" status "`:{`description`:`" description "`,`content`:{`" media                       \
+          "`:{`schema`:{" schema "}}}},"
+#define OBJECT(name, status, description, properties)                                              \
+    CONTENT(name, status, description, "application/json", JSON_OBJECT(properties))
 
-/* Writes JSON, with " for every '. */
-static void openapi_write(struct sse_exchange *x, const char *json)
+static const struct part CONTENTS[] = {
+    {CONTENT("Stream", "200", "the stream: a greeting, keep-alives, and messages as they are sent",
+             "text/event-stream", JSON_TEXT)},
+    {OBJECT("Closed", "200", "all streams are closed", JSON_USER)},
+    {OBJECT("Receipt", "202", "the message is in the history; to how many streams it was written",
+            "`id`:{" JSON_TEXT "}," JSON_USER ",`streams`:" JSON_COUNT ",`delivered`:" JSON_COUNT)},
+    {OBJECT("Totals", "202", "the message is in the history of so many users",
+            "`users`:" JSON_COUNT ",`streams`:" JSON_COUNT ",`delivered`:" JSON_COUNT)},
+    {OBJECT("Status", "200", "the user's state", JSON_STATUS)},
+    {OBJECT("Users", "200", "all known users",
+            "`users`:{`type`:`array`,`items`:{" JSON_OBJECT(JSON_STATUS) "}}")},
+    {OBJECT("Done", "200", "the task is completed",
+            "`message`:{" JSON_TEXT "},`data`:{" JSON_TEXT "}")},
+    {OBJECT("Health", "200", "the server is up", "`status`:{" JSON_TEXT "}")},
+    {CONTENT("Metrics", "200", "Prometheus text format 0.0.4", "text/plain", JSON_TEXT)},
+    {CONTENT("Page", "200", "the page", "text/html", JSON_TEXT)},
+    {CONTENT("Description", "200", "this description", "application/json", "`type`:`object`")},
+};
+
+/* Writes JSON: " for every `, and for every % the next string, which may hold anything. */
+static void openapi_write(struct sse_exchange *x, const char *json, ...)
 {
-    for (size_t n; *json; json += n) {
-        n = strcspn(json, "'");
-        sse_write(x, n ? json : "\"", n ? n : 1);
-        n = n ? n : 1;
+    va_list strings;
+
+    va_start(strings, json);
+    for (; *json; json++) {
+        const char *string = *json == '%' ? va_arg(strings, const char *) : NULL;
+        if (string)
+            sse_write_json_string(x, string, strlen(string));
+        else
+            sse_write(x, *json == '`' ? "\"" : json, 1);
     }
+    va_end(strings);
 }
 
-/* Writes `lead`, then a string, which may hold anything. */
-static void openapi_string(struct sse_exchange *x, const char *lead, const char *string)
+/* Writes `lead` and the part of that name, or nothing for NULL. The unit tests check that the parts
+ * which ROUTES names are there. */
+static void openapi_part(struct sse_exchange *x, const char *lead, const struct part *part,
+                         const char *name)
 {
+    if (!name)
+        return;
+    while (strcmp(part->name, name) != 0)
+        part++;
     openapi_write(x, lead);
-    sse_write_json_string(x, string, strlen(string));
+    openapi_write(x, part->json);
 }
 
-static void openapi_parameter(struct sse_exchange *x, const char *name, const char *place)
-{
-    for (size_t i = 0; i < sizeof PARAMETERS / sizeof *PARAMETERS; i++) {
-        if (strcmp(PARAMETERS[i].name, name) != 0)
-            continue;
-        openapi_string(x, "{'name':", name);
-        openapi_string(x, ",'in':", place);
-        openapi_write(x, strcmp(place, "path") == 0 ? ",'required':true" : "");
-        openapi_string(x, ",'description':", PARAMETERS[i].summary);
-        openapi_write(x, ",'schema':{");
-        openapi_write(x, PARAMETERS[i].schema);
-        openapi_write(x, "}}");
-    }
-}
-
-/* What is answered if all is well; an error comes with a problem document. What an embedder's
- * handler answers only that knows. */
-static void openapi_answers(struct sse_exchange *x, const struct route *route)
-{
-    openapi_write(x, ",'responses':{");
-    for (size_t i = 0; route->gives && i < sizeof CONTENTS / sizeof *CONTENTS; i++) {
-        if (strcmp(CONTENTS[i].name, route->gives) != 0)
-            continue;
-        sse_print(x, "\"%d\":", CONTENTS[i].status);
-        openapi_string(x, "{'description':", CONTENTS[i].summary);
-        openapi_string(x, ",'content':{", CONTENTS[i].media);
-        openapi_write(x, ":{'schema':{");
-        openapi_write(x, CONTENTS[i].schema);
-        openapi_write(x, "}}}},");
-    }
-    if (route->is_stream)
-        openapi_write(x, "'204':{'description':'the user is to stay away: see hold'},");
-    if (!route->gives)
-        openapi_write(x, "'default':{'description':'whatever its handler answers'},");
-    openapi_write(x, "'4XX':{'$ref':'#/components/responses/Problem'},"
-                     "'5XX':{'$ref':'#/components/responses/Problem'}}");
-}
-
-/* One method of a route. */
+/* Writes one method of a route. What the handler of an embedder answers is not known. */
 static void openapi_operation(struct sse_exchange *x, const struct route *route, const char *method)
 {
-    bool has_user = strchr(route->path, '{') != NULL, is_post = strcmp(method, "post") == 0;
+    const char *user = strchr(route->path, '{') ? "userId" : NULL;
+    size_t number = (size_t)(route - x->server->routes);
 
-    openapi_string(x, "", method);
-    openapi_string(x, ":{'summary':", route->summary ? route->summary : "");
-    openapi_write(x, ",'operationId':'");
+    openapi_write(x, "%:{`summary`:%,`operationId`:`", method,
+                  route->summary ? route->summary : "");
     sse_print(x, "%s", method);
     for (const char *at = route->path; *at; at++)
         sse_write(x, char_is_alnum(*at) ? at : "_", 1);
-    size_t number = (size_t)(route - x->server->routes);
     if (number >= x->server->own_routes_at) /* /a-b and /a_b may be two */
         sse_print(x, "_%zu", number);
-    openapi_write(x, "','parameters':[");
-    if (has_user)
-        openapi_parameter(x, "userId", "path");
-    openapi_write(x, has_user && route->query ? "," : "");
-    if (route->query)
-        openapi_parameter(x, route->query, "query");
-    if (route->is_stream) {
-        openapi_write(x, ",");
-        openapi_parameter(x, "Last-Event-ID", "header");
-    }
+
+    openapi_write(x, "`,`parameters`:[");
+    openapi_part(x, "", PARAMETERS, user);
+    openapi_part(x, user ? "," : "", PARAMETERS, route->query);
+    openapi_part(x, ",", PARAMETERS, route->is_stream ? "Last-Event-ID" : NULL);
     openapi_write(x, "]");
-    if (is_post && route->takes_body)
-        openapi_write(x, ",'requestBody':{'required':true,'content':{'text/plain':{'schema':"
-                         "{'type':'string','default':'hello'}}}}");
+    if (strcmp(method, "post") == 0 && route->takes_body)
+        openapi_write(
+            x, ",`requestBody`:{`required`:true,`content`:{`text/plain`:{`schema`:{" JSON_TEXT
+               ",`default`:`hello`}}}}");
     if (x->server->config.auth_secret)
         openapi_write(x, route->access == SSE_ANYONE
-                             ? ",'security':[]"
-                             : ",'security':[{'bearer':[]},{'query':[]},{'cookie':[]}]");
-    openapi_answers(x, route);
-    openapi_write(x, "}");
+                             ? ",`security`:[]"
+                             : ",`security`:[{`bearer`:[]},{`query`:[]},{`cookie`:[]}]");
+
+    openapi_write(x, ",`responses`:{");
+    openapi_part(x, "", CONTENTS, route->gives);
+    if (route->is_stream)
+        openapi_write(x, "`204`:{`description`:`the user is to stay away: see hold`},");
+    if (!route->gives)
+        openapi_write(x, "`default`:{`description`:`whatever its handler answers`},");
+    openapi_write(x, "`4XX`:{`$ref`:`#/components/responses/Problem`},`5XX`:{`$ref`:`#/components/"
+                     "responses/Problem`}}}");
 }
 
-static void openapi_routes(struct sse_exchange *x)
+/* Returns the scheme that the client uses: https if this server speaks it, or if a proxy in front
+ * does, as X-Forwarded-Proto or a listed origin of the same host tells. */
+static const char *openapi_scheme(const struct sse_config *config, const struct http_request *r)
+{
+    struct slice host, rest = r->fields;
+    struct slice forwarded = http_next_field(&rest, "x-forwarded-proto");
+    struct origin listed;
+    unsigned port;
+
+    /* The first of a list is the client's own. */
+    bool secure =
+        config->cert_file || slice_is_nocase(slice_trim(slice_cut(&forwarded, ',')), "https");
+    bool named = r->authority.len && host_split(r->authority, &host, &port);
+    for (size_t i = 0; named && i < config->cors_count; i++)
+        secure |= origin_parse(slice_of(config->cors[i]), &listed) &&
+                  slice_same_nocase(listed.host, host) && slice_is_nocase(listed.scheme, "https") &&
+                  (port == 0 ? 443 : port) == listed.port;
+    return secure ? "https" : "http";
+}
+
+/* Answers with the description. The URL of the server is the one that the client has asked. */
+static int handle_openapi(struct sse_exchange *x, void *arg)
 {
     const struct sse_server *server = x->server;
-    openapi_write(x, ",'paths':{");
+    struct slice authority = x->request.authority;
+    (void)arg;
+
+    openapi_write(x, "{`openapi`:`3.1.0`,`info`:{`title`:`sse`,`version`:`" SSE_VERSION "`,"
+                     "`summary`:`Per-user push over Server-Sent Events`,"
+                     "`license`:{`name`:`MIT`,`identifier`:`MIT`}},`servers`:[{`url`:`");
+    sse_print(x, "%s://", openapi_scheme(&server->config, &x->request));
+    if (authority.len) /* host and port, which the parser has validated */
+        sse_write(x, authority.at, authority.len);
+    else
+        sse_print(x, "localhost:%u", server->port);
+    openapi_write(x, "`}],`security`:[],`paths`:{");
     for (const struct route *r = server->routes; r < server->routes + server->route_count; r++) {
         bool get = strstr(r->methods, "GET") != NULL, post = strstr(r->methods, "POST") != NULL;
-        openapi_string(x, r > server->routes ? "," : "", r->path);
-        openapi_write(x, ":{");
+        openapi_write(x, r > server->routes ? ",%:{" : "%:{", r->path);
         if (get)
             openapi_operation(x, r, "get");
         openapi_write(x, get && post ? "," : "");
@@ -5593,55 +5600,16 @@ static void openapi_routes(struct sse_exchange *x)
             openapi_operation(x, r, "post");
         openapi_write(x, "}");
     }
-    openapi_write(x, "}");
-}
-
-/* What the client speaks: HTTPS if this server does, or a proxy in front, as X-Forwarded-Proto or a
- * listed origin of the same host tells. */
-static const char *openapi_scheme(const struct sse_config *config, const struct http_request *r)
-{
-    struct slice authority = r->authority, host, rest = r->fields;
-    struct slice forwarded = http_next_field(&rest, "x-forwarded-proto");
-    struct origin listed;
-    unsigned port;
-
-    if (slice_is_nocase(slice_trim(slice_cut(&forwarded, ',')), "https")) /* the client's own */
-        return "https";
-    bool named = authority.len && host_split(authority, &host, &port);
-    for (size_t i = 0; named && i < config->cors_count; i++)
-        if (origin_parse(slice_of(config->cors[i]), &listed) &&
-            slice_same_nocase(listed.host, host) && slice_is_nocase(listed.scheme, "https") &&
-            (port == 0 ? 443 : port) == listed.port)
-            return "https";
-    return config->cert_file ? "https" : "http";
-}
-
-static int handle_openapi(struct sse_exchange *x, void *arg)
-{
-    const struct sse_config *config = &x->server->config;
-    struct slice authority = x->request.authority;
-    (void)arg;
-
-    openapi_write(x, "{'openapi':'3.1.0','info':{'title':'sse','version':'" SSE_VERSION "',"
-                     "'summary':'Per-user push over Server-Sent Events',"
-                     "'license':{'name':'MIT','identifier':'MIT'}},'servers':[{'url':'");
-    sse_print(x, "%s://", openapi_scheme(config, &x->request));
-    if (authority.len) /* as it was asked for: host and port, which the parser has looked at */
-        sse_write(x, authority.at, authority.len);
-    else
-        sse_print(x, "localhost:%u", x->server->port);
-    openapi_write(x, "'}],'security':[]");
-    openapi_routes(x);
-    openapi_write(
-        x, ",'components':{'responses':{'Problem':{'description':'what was wrong, and what "
-           "would be right','content':{'application/problem+json':{'schema':{'type':'object',"
-           "'properties':{'title':{'type':'string'},'status':{'type':'integer'},"
-           "'detail':{'type':'string'}}}}}}}");
-    if (config->auth_secret)
-        openapi_write(x, ",'securitySchemes':{"
-                         "'bearer':{'type':'http','scheme':'bearer','bearerFormat':'JWT'},"
-                         "'query':{'type':'apiKey','in':'query','name':'access_token'},"
-                         "'cookie':{'type':'apiKey','in':'cookie','name':'sse_token'}}");
+    openapi_write(x,
+                  "},`components`:{`responses`:{`Problem`:{`description`:`what was wrong, and what "
+                  "would be right`,`content`:{`application/problem+json`:{`schema`:{" JSON_OBJECT(
+                      "`title`:{" JSON_TEXT "},`status`:{`type`:`integer`},`detail`:{" JSON_TEXT
+                      "}") "}}}}}");
+    if (server->config.auth_secret)
+        openapi_write(x, ",`securitySchemes`:{"
+                         "`bearer`:{`type`:`http`,`scheme`:`bearer`,`bearerFormat`:`JWT`},"
+                         "`query`:{`type`:`apiKey`,`in`:`query`,`name`:`access_token`},"
+                         "`cookie`:{`type`:`apiKey`,`in`:`cookie`,`name`:`sse_token`}}");
     openapi_write(x, "}}\n");
     return 200;
 }
