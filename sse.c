@@ -6538,14 +6538,14 @@ static bool conn_start(struct conn *c)
 
 /* ==== Options ===================================================================================
  *
- * One table, which feeds the defaults, the checks of sse_create(), the command line and --help. To
- * add a number, a file or a switch, add a field to struct sse_config and a line here; an option of
- * another kind has its case in option_apply(), too. */
+ * One table feeds the defaults, the checks of sse_create(), the command line and --help. To add a
+ * number, a file or a switch, add a field to struct sse_config and a line to OPTIONS; an option of
+ * another kind also needs a case in option_set(). */
 
 enum option_kind {
     OPTION_NUMBER,
     OPTION_FILE,
-    OPTION_OFF, /* a switch: it turns off what is on by default */
+    OPTION_OFF, /* a switch that turns off what is on by default */
     OPTION_ADDRESS,
     OPTION_KEEP_ALIVE,
     OPTION_GREETING,
@@ -6565,14 +6565,10 @@ struct config_option {
 
 #define FIELD(name)                           offsetof(struct sse_config, name)
 #define NUMBER(field, least, most, otherwise) OPTION_NUMBER, FIELD(field), least, most, otherwise
-#define FILE_OF(field)                        OPTION_FILE, FIELD(field), 0, 0, 0
-#define OFF(field)                            OPTION_OFF, FIELD(field), 0, 0, 0
-#define KIND(kind, field)                     kind, FIELD(field), 0, 0, 0
-#define OTHER(kind)                           kind, 0, 0, 0, 0
 
 static const struct config_option OPTIONS[] = {
     {'p', "port", "N", "TCP port; 0 takes a free one", NUMBER(port, 0, 65535, 8080)},
-    {'b', "bind", "ADDR", "IPv4 or IPv6 address to listen on (127.0.0.1)", OTHER(OPTION_ADDRESS)},
+    {'b', "bind", "ADDR", "IPv4 or IPv6 address to listen on (127.0.0.1)", .kind = OPTION_ADDRESS},
     {0, "max-users", "N", "slots in the user table", NUMBER(max_users, 1, 1000000, 1024)},
     {0, "max-connections", "N", "connections served at once",
      NUMBER(max_connections, 1, 1000000, 1024)},
@@ -6585,32 +6581,31 @@ static const struct config_option OPTIONS[] = {
     {0, "heartbeat", "SECONDS", "time between keep-alives on a stream",
      NUMBER(heartbeat_s, 1, 3600, 5)},
     {0, "heartbeat-as", "KIND", "the keep-alive as a message or a comment (message)",
-     KIND(OPTION_KEEP_ALIVE, heartbeat_comment)},
+     OPTION_KEEP_ALIVE, .offset = FIELD(heartbeat_comment)},
     {0, "greeting-as", "KIND", "the greeting as a message or as event: connected (message)",
-     KIND(OPTION_GREETING, greeting_event)},
+     OPTION_GREETING, .offset = FIELD(greeting_event)},
     {0, "retry", "MS", "reconnection time told to clients", NUMBER(retry_ms, 0, 3600000, 2000)},
     {0, "cors", "ORIGIN", "an origin whose pages may use the server; repeat it, or * for any",
-     OTHER(OPTION_ORIGIN)},
+     .kind = OPTION_ORIGIN},
     {0, "cert", "FILE", "PEM certificate chain, to serve HTTPS; needs a build with OpenSSL",
-     FILE_OF(cert_file)},
-    {0, "key", "FILE", "its private key, in PEM form too; likewise", FILE_OF(key_file)},
+     OPTION_FILE, .offset = FIELD(cert_file)},
+    {0, "key", "FILE", "its private key, in PEM form too; likewise", OPTION_FILE,
+     .offset = FIELD(key_file)},
     {0, "auth-secret", "FILE", "require JSON Web Tokens signed with the file's bytes; likewise",
-     OTHER(OPTION_SECRET)},
-    {0, "no-demo", NULL, "leave out the page and the demo tasks", OFF(demo)},
-    {'q', "quiet", NULL, "no access log", OFF(access_log)},
-    {'V', "version", NULL, "print the version and exit", OTHER(OPTION_VERSION)},
-    {'h', "help", NULL, "print this and exit", OTHER(OPTION_HELP)},
+     .kind = OPTION_SECRET},
+    {0, "no-demo", NULL, "leave out the page and the demo tasks", OPTION_OFF,
+     .offset = FIELD(demo)},
+    {'q', "quiet", NULL, "no access log", OPTION_OFF, .offset = FIELD(access_log)},
+    {'V', "version", NULL, "print the version and exit", .kind = OPTION_VERSION},
+    {'h', "help", NULL, "print this and exit", .kind = OPTION_HELP},
 };
 
 #undef FIELD
 #undef NUMBER
-#undef FILE_OF
-#undef OFF
-#undef KIND
-#undef OTHER
 
 enum { OPTION_COUNT = sizeof OPTIONS / sizeof *OPTIONS };
 
+/* Returns the field of *config that the option sets. */
 static void *option_field(struct sse_config *config, const struct config_option *o)
 {
     return (char *)config + o->offset;
@@ -6626,7 +6621,7 @@ void sse_config_init(struct sse_config *config)
             *(bool *)option_field(config, o) = true;
 }
 
-/* A numeric address, resolved without asking anyone. The caller frees it. NULL if it is none. */
+/* Parses a numeric address, without DNS. Returns a list of one, which the caller frees, or NULL. */
 static struct addrinfo *address_parse(const char *address, const char *port)
 {
     struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
@@ -6635,9 +6630,10 @@ static struct addrinfo *address_parse(const char *address, const char *port)
     return getaddrinfo(address, port, &hints, &found) == 0 ? found : NULL;
 }
 
+/* Tells whether a numeric address is valid. For IPv4, getaddrinfo() would take 127.1 for 127.0.0.1. */
 static bool address_is_valid(const char *address)
 {
-    struct in_addr ignored; /* getaddrinfo would take 127.1 for 127.0.0.1, as inet_aton does */
+    struct in_addr ignored;
     if (!strchr(address, ':'))
         return inet_pton(AF_INET, address, &ignored) == 1;
     struct addrinfo *found = address_parse(address, "0");
@@ -6646,26 +6642,24 @@ static bool address_is_valid(const char *address)
     return found != NULL;
 }
 
+/* Tells whether every field of *config is in its range, and what belongs together is there. */
 static bool config_is_valid(struct sse_config *config)
 {
-    for (int i = 0; i < OPTION_COUNT; i++) {
-        const struct config_option *o = &OPTIONS[i];
+    for (const struct config_option *o = OPTIONS; o < OPTIONS + OPTION_COUNT; o++) {
         unsigned value = o->kind == OPTION_NUMBER ? *(unsigned *)option_field(config, o) : 0;
-        if (o->kind == OPTION_NUMBER && (value < o->min || value > o->max))
+        if (value < o->min || value > o->max)
             return false;
     }
-    for (size_t i = 0; config->cors && i < config->cors_count; i++)
-        if (!config->cors[i] || !origin_is_valid(config->cors[i]))
+    for (size_t i = 0; i < config->cors_count; i++)
+        if (!config->cors || !config->cors[i] || !origin_is_valid(config->cors[i]))
             return false;
-    if (!config->cert_file != !config->key_file)
-        return false;
-    if (!config->auth_secret != !config->auth_secret_len)
-        return false;
     if (config->auth_secret && (config->auth_secret_len < SSE_SECRET_BYTES_MIN ||
                                 config->auth_secret_len > SSE_SECRET_BYTES))
         return false;
-    return config->stack_bytes >= SSE_STACK_BYTES_MIN && (config->cors || !config->cors_count) &&
-           config->bind_address && address_is_valid(config->bind_address);
+    return !config->cert_file == !config->key_file &&
+           !config->auth_secret == !config->auth_secret_len &&
+           config->stack_bytes >= SSE_STACK_BYTES_MIN && config->bind_address &&
+           address_is_valid(config->bind_address);
 }
 
 /* ==== Accept loop ===============================================================================
@@ -7437,16 +7431,27 @@ void sse_destroy(struct sse_server *server)
 
 /* ==== Program ===================================================================================
  *
- * The command line over the library: only here is anything printed, exited or done about
- * signals. */
+ * The command line over the library. Only this section prints, exits or handles signals. */
 
 #ifndef SSE_NO_MAIN
 
 static struct sse_server *the_server; /* for the signal handler */
 static const char **the_origins;      /* what --cors listed; as long as the command line */
 
-/* The first SIGTERM or SIGINT begins an orderly stop; one that comes while it lasts ends the
- * process at once. */
+/* Prints one line and exits: with 1 for a failure at run time, with 2 for bad usage. */
+SSE_PRINTF(2, 3) _Noreturn static void die(int status, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    fputs("sse: ", stderr);
+    vfprintf(stderr, format, args);
+    fputs("\n", stderr);
+    va_end(args);
+    exit(status);
+}
+
+/* The first SIGTERM or SIGINT begins a graceful shutdown; a second one ends the process at once. */
 static void on_signal(int signal_number)
 {
     if (signal_number == SIGHUP && the_server->config.cert_file)
@@ -7457,30 +7462,30 @@ static void on_signal(int signal_number)
         sse_stop(the_server);
 }
 
+/* Writes a line to the log. A line that stderr has no room for is dropped, because a log that nobody
+ * reads must not block the threads that write to it. */
 static void log_to_stderr(void *arg, const char *line)
 {
     struct iovec parts[2] = {{(void *)line, strlen(line)}, {(void *)"\n", 1}};
     struct pollfd on = {.fd = STDERR_FILENO, .events = POLLOUT};
     (void)arg;
-    /* A log that nobody reads must not hold up those who write to it: the line is lost. */
     if (poll(&on, 1, 0) == 1 && writev(STDERR_FILENO, parts, 2) < 0)
         return;
 }
 
+/* Writes out what was printed, or exits because that failed. */
 static void flush_stdout(void)
 {
-    if (fflush(stdout) == 0 && !ferror(stdout))
-        return;
-    fprintf(stderr, "sse: cannot write to standard output: %s\n", strerror(errno));
-    exit(1);
+    if (fflush(stdout) != 0 || ferror(stdout))
+        die(1, "cannot write to standard output: %s", strerror(errno));
 }
 
+/* Prints a line for each option, with its default. */
 static void print_help(void)
 {
     printf("Usage: sse [options]\n"
            "Serves event streams on /sse/connect/{userId}, and sends to them.\n\n");
-    for (int i = 0; i < OPTION_COUNT; i++) {
-        const struct config_option *o = &OPTIONS[i];
+    for (const struct config_option *o = OPTIONS; o < OPTIONS + OPTION_COUNT; o++) {
         int width = printf("  %c%c%c --%s %s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
                            o->letter ? ',' : ' ', o->name, o->takes ? o->takes : "");
         printf("%*s%s", width < 32 ? 32 - width : 1, "", o->help);
@@ -7490,174 +7495,128 @@ static void print_help(void)
     }
 }
 
-/* What an option takes, for those that take something other than nothing. */
-static const char *const OPTION_TAKES[] = {[OPTION_NUMBER] = "a number",
-                                           [OPTION_FILE] = "a file",
-                                           [OPTION_SECRET] = "a file",
-                                           [OPTION_ADDRESS] = "an IPv4 or IPv6 address",
-                                           [OPTION_KEEP_ALIVE] = "message or comment",
-                                           [OPTION_GREETING] = "message or event",
-                                           [OPTION_ORIGIN] =
-                                               "an origin, scheme://host[:port], or *",
-                                           [OPTION_HELP] = NULL};
-
-static bool option_is_file(const struct config_option *o)
+/* Exits because the value of an option is missing or invalid, and says what the option takes. */
+_Noreturn static void usage_error(const struct config_option *o)
 {
-    return o->kind == OPTION_FILE || o->kind == OPTION_SECRET;
+    static const char *const takes[OPTION_HELP + 1] = {
+        [OPTION_FILE] = "a file",
+        [OPTION_SECRET] = "a file",
+        [OPTION_ADDRESS] = "an IPv4 or IPv6 address",
+        [OPTION_KEEP_ALIVE] = "message or comment",
+        [OPTION_GREETING] = "message or event",
+        [OPTION_ORIGIN] = "an origin, scheme://host[:port], or *",
+    };
+
+    if (!TLS_IS_BUILT && (o->kind == OPTION_FILE || o->kind == OPTION_SECRET))
+        die(2, "--%s needs a build with OpenSSL: make TLS=1", o->name);
+    if (o->kind == OPTION_NUMBER)
+        die(2, "--%s takes a number from %u to %u", o->name, o->min, o->max);
+    die(2, "--%s takes %s", o->name, takes[o->kind] ? takes[o->kind] : "no value");
 }
 
-__attribute__((noreturn)) static void usage_error(const struct config_option *o)
-{
-    const char *takes = OPTION_TAKES[o->kind] ? OPTION_TAKES[o->kind] : o->takes;
-    if (option_is_file(o) && !TLS_IS_BUILT)
-        fprintf(stderr, "sse: --%s needs a build with OpenSSL: make TLS=1\n", o->name);
-    else if (o->kind == OPTION_NUMBER)
-        fprintf(stderr, "sse: --%s takes a number from %u to %u\n", o->name, o->min, o->max);
-    else
-        fprintf(stderr, "sse: --%s takes %s\n", o->name, takes ? takes : "no value");
-    exit(2);
-}
-
-/* The file's bytes; one line feed at the end is not part of the secret. */
+/* Reads the secret that tokens are signed with. One line feed at the end of the file is not part of
+ * the secret. */
 static void read_secret(struct sse_config *config, const char *file)
 {
     static char secret[SSE_SECRET_BYTES + 2];
     FILE *in = fopen(file, "rb");
     size_t len = in ? fread(secret, 1, sizeof secret, in) : 0;
 
-    if (!in || ferror(in)) {
-        fprintf(stderr, "sse: cannot read %s: %s\n", file, strerror(errno));
-        exit(1);
-    }
+    if (!in || ferror(in))
+        die(1, "cannot read %s: %s", file, strerror(errno));
     fclose(in);
     if (len > 0 && secret[len - 1] == '\n')
         len--;
-    if (len < SSE_SECRET_BYTES_MIN || len > SSE_SECRET_BYTES) {
-        fprintf(stderr,
-                "sse: the secret in %s must have %d to %d bytes; this makes one: openssl rand -hex "
-                "32\n",
-                file, SSE_SECRET_BYTES_MIN, SSE_SECRET_BYTES);
-        exit(1);
-    }
+    if (len < SSE_SECRET_BYTES_MIN || len > SSE_SECRET_BYTES)
+        die(1, "the secret in %s must have %d to %d bytes; this makes one: openssl rand -hex 32",
+            file, SSE_SECRET_BYTES_MIN, SSE_SECRET_BYTES);
     config->auth_secret = secret;
     config->auth_secret_len = len;
 }
 
-/* Applies one option. `value` is NULL if the option takes none or the command line has none. */
-static void option_apply(struct sse_config *config, const struct config_option *o,
-                         const char *value)
+/* Applies one option; `value` is NULL if the command line has none. Returns whether the option takes
+ * that value. --version and --help exit. */
+static bool option_set(struct sse_config *config, const struct config_option *o, const char *value)
 {
     void *field = option_field(config, o);
     uint64_t number = 0;
 
-    if ((o->takes != NULL) != (value != NULL) ||
-        (option_is_file(o) && (!TLS_IS_BUILT || (value && !*value))))
-        usage_error(o);
-    value = value ? value : "";
+    if ((o->takes != NULL) != (value != NULL))
+        return false;
     switch (o->kind) {
     case OPTION_NUMBER:
         if (!text_number(slice_of(value), o->max, &number) || number < o->min)
-            usage_error(o);
+            return false;
         *(unsigned *)field = (unsigned)number;
-        break;
+        return true;
     case OPTION_FILE:
         *(const char **)field = value;
-        break;
+        return TLS_IS_BUILT && *value;
     case OPTION_OFF:
         *(bool *)field = false;
-        break;
+        return true;
     case OPTION_ADDRESS:
-        if (!address_is_valid(value))
-            usage_error(o);
         config->bind_address = value;
-        break;
+        return address_is_valid(value);
     case OPTION_KEEP_ALIVE:
     case OPTION_GREETING:
         *(bool *)field = strcmp(value, o->kind == OPTION_GREETING ? "event" : "comment") == 0;
-        if (!*(bool *)field && strcmp(value, "message") != 0)
-            usage_error(o);
-        break;
+        return *(bool *)field || strcmp(value, "message") == 0;
     case OPTION_ORIGIN:
-        if (!origin_is_valid(value))
-            usage_error(o);
         the_origins[config->cors_count++] = value;
-        break;
+        return origin_is_valid(value);
     case OPTION_SECRET:
+        if (!TLS_IS_BUILT || !*value)
+            return false;
         read_secret(config, value);
-        break;
+        return true;
     case OPTION_VERSION:
         printf("sse " SSE_VERSION "\n");
-        flush_stdout();
-        exit(0);
+        break;
     case OPTION_HELP:
         print_help();
-        flush_stdout();
-        exit(0);
     }
+    flush_stdout();
+    exit(0);
 }
 
-/* --name value and --name=value */
-static int parse_long(struct sse_config *config, char **args)
+/* Applies the words of the command line: --name value, --name=value, -x value, -xvalue, and switches
+ * in one word as in -qp 80. Exits at what is no option, and at a value that its option does not
+ * take. */
+static void parse_arguments(struct sse_config *config, char **words)
 {
-    struct slice value = slice_of(args[0] + 2), name = slice_cut(&value, '=');
-    for (int i = 0; i < OPTION_COUNT; i++) {
-        if (!slice_is(name, OPTIONS[i].name))
-            continue;
-        bool next = !value.at && OPTIONS[i].takes;
-        option_apply(config, &OPTIONS[i], next ? args[1] : value.at);
-        return next ? 2 : 1;
-    }
-    fprintf(stderr, "sse: --%.*s is no option; sse --help lists them\n", (int)name.len, name.at);
-    exit(2);
-}
-
-/* -x value, -xvalue, and switches in one word: -qp 80 */
-static int parse_short(struct sse_config *config, char **args)
-{
-    for (const char *letter = args[0] + 1; *letter; letter++) {
-        int i = 0;
-        while (i < OPTION_COUNT && OPTIONS[i].letter != *letter)
-            i++;
-        if (i == OPTION_COUNT) {
-            fprintf(stderr, "sse: -%c is no option; sse --help lists them\n", *letter);
-            exit(2);
-        }
-        if (OPTIONS[i].takes) {
-            option_apply(config, &OPTIONS[i], letter[1] ? letter + 1 : args[1]);
-            return letter[1] ? 1 : 2;
-        }
-        option_apply(config, &OPTIONS[i], NULL);
-    }
-    return 1;
-}
-
-static void parse_arguments(struct sse_config *config, char **args)
-{
-    while (*args) {
-        if (strncmp(*args, "--", 2) == 0 && (*args)[2]) {
-            args += parse_long(config, args);
-        } else if (**args == '-' && (*args)[1] && (*args)[1] != '-') {
-            args += parse_short(config, args);
-        } else {
-            fprintf(stderr, "sse: '%s' is not an option; sse --help lists them\n", *args);
-            exit(2);
+    while (*words) {
+        const char *word = *words++;
+        bool is_long = strncmp(word, "--", 2) == 0;
+        if (word[0] != '-' || !word[is_long ? 2 : 1])
+            die(2, "'%s' is not an option; sse --help lists them", word);
+        for (const char *at = word + (is_long ? 2 : 1); *at;) {
+            struct slice value = {at[1] ? at + 1 : NULL, 0}, name = {at, 1};
+            const struct config_option *o = OPTIONS, *end = OPTIONS + OPTION_COUNT;
+            if (is_long) {
+                value = slice_of(at);
+                name = slice_cut(&value, '=');
+            }
+            while (o < end && !(is_long ? slice_is(name, o->name) : o->letter == *at))
+                o++;
+            if (o == end)
+                die(2, "%.*s%.*s is no option; sse --help lists them", is_long ? 2 : 1, "--",
+                    (int)name.len, name.at);
+            if (!is_long && !o->takes)
+                value.at = NULL;
+            bool is_next = o->takes && !value.at;
+            if (!option_set(config, o, is_next ? *words : value.at))
+                usage_error(o);
+            words += is_next;
+            at = is_long || o->takes ? "" : at + 1;
         }
     }
+    if (!config->cert_file != !config->key_file)
+        die(2, "--cert takes a file, and --key the file of its key: both or neither");
 }
 
-/* Standard descriptors that are closed would be given to sockets, and written to by mistake. */
-static void open_standard_descriptors(void)
-{
-    int fd;
-    do
-        if ((fd = open("/dev/null", O_RDWR)) < 0)
-            fd = socket(AF_UNIX, SOCK_STREAM, 0); /* as mute, and there in an empty root, too */
-    while (fd >= 0 && fd <= STDERR_FILENO);
-    if (fd >= 0)
-        close(fd);
-}
-
-/* As many descriptors as the system lets us have. */
+/* Raises the limit of open descriptors as far as the system allows, and warns if that is less than
+ * all connections may need. */
 static void raise_descriptor_limit(const struct sse_config *config)
 {
     struct rlimit limit;
@@ -7667,7 +7626,7 @@ static void raise_descriptor_limit(const struct sse_config *config)
         return;
     limit.rlim_cur = limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0 && need < limit.rlim_max) {
-        limit.rlim_cur = need; /* macOS refuses what is beyond its own limit */
+        limit.rlim_cur = need; /* macOS rejects what is beyond a limit of its own */
         setrlimit(RLIMIT_NOFILE, &limit);
     }
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < need)
@@ -7678,73 +7637,58 @@ static void raise_descriptor_limit(const struct sse_config *config)
                 (uintmax_t)need);
 }
 
-static void handle_signals(const struct sse_config *config)
-{
-    struct sigaction stop = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN}, before;
-    sigaction(SIGTERM, &stop, NULL);
-    sigaction(SIGINT, &stop, NULL);
-    if (config->cert_file || sigaction(SIGHUP, NULL, &before) != 0 || before.sa_handler != SIG_IGN)
-        sigaction(SIGHUP, &stop, NULL); /* else nohup started us */
-    sigaction(SIGPIPE, &ignore, NULL);  /* a log that nobody reads any more must not end us */
-}
-
-static void print_problem(const struct sse_config *config, int code)
-{
-    char line[SSE_LOG_LINE_BYTES];
-    struct text t = text_over(line, sizeof line);
-
-    config_explain(&t, config, code);
-    fprintf(stderr, "sse: %.*s\n", (int)t.len, t.at);
-}
-
+/* Returns a number of bytes in MiB, rounded up. */
 static uint64_t mebibytes(uint64_t bytes)
 {
     return (bytes + (1 << 20) - 1) >> 20;
 }
 
-__attribute__((noreturn)) static void start_error(const struct sse_config *config, int code)
+/* Exits because sse_create() has returned this code; errno is still what that has left. */
+_Noreturn static void start_error(const struct sse_config *config, int code)
 {
-    char how[160];
+    char line[SSE_LOG_LINE_BYTES];
+    struct text t = text_over(line, sizeof line);
 
     if (code == SSE_EBIND)
-        fprintf(stderr, "sse: cannot listen on %s port %u: %s\n", config->bind_address,
-                config->port, strerror(errno));
-    else if (code == SSE_ECERT || code == SSE_EKEY)
-        print_problem(config, code);
-    else if (code == SSE_ENOMEM)
-        fprintf(stderr,
-                "sse: not enough memory: these limits take up to %" PRIu64 " MiB (%s); lower "
-                "--max-users, --history, --history-bytes, --max-message or --max-connections\n",
-                mebibytes(config_memory(config, how, sizeof how)), how);
-    else if (code == SSE_ERANDOM)
-        fprintf(stderr, "sse: no random bytes: cannot read /dev/urandom: %s\n", strerror(errno));
-    else
-        fprintf(stderr, "sse: cannot make a pipe: %s\n", strerror(errno));
-    exit(1);
+        die(1, "cannot listen on %s port %u: %s", config->bind_address, config->port,
+            strerror(errno));
+    if (code == SSE_ENOMEM)
+        die(1,
+            "not enough memory: these limits take up to %" PRIu64 " MiB (%s); lower --max-users, "
+            "--history, --history-bytes, --max-message or --max-connections",
+            mebibytes(config_memory(config, line, sizeof line)), line);
+    if (code == SSE_ERANDOM)
+        die(1, "no random bytes: cannot read /dev/urandom: %s", strerror(errno));
+    if (code != SSE_ECERT && code != SSE_EKEY)
+        die(1, "cannot make a pipe: %s", strerror(errno));
+    config_explain(&t, config, code);
+    die(1, "%.*s", (int)t.len, t.at);
 }
 
 int main(int argc, char **argv)
 {
+    struct sigaction handle = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN}, before;
     struct sse_config config;
     char how[160];
+    int fd;
 
-    /* 1. What is asked for */
+    /* 1. The command line */
     sse_config_init(&config);
     config.log = log_to_stderr;
     config.cors = the_origins = calloc((size_t)argc, sizeof *the_origins);
     if (!the_origins)
         start_error(&config, SSE_ENOMEM);
     parse_arguments(&config, argv + 1);
-    if (!config.cert_file != !config.key_file) {
-        fprintf(stderr,
-                "sse: --cert takes a file, and --key the file of its key: both or neither\n");
-        exit(2);
-    }
 
-    /* 2. The process */
-    open_standard_descriptors();
+    /* 2. The process: a standard descriptor that is closed would be given to a socket. */
+    do
+        if ((fd = open("/dev/null", O_RDWR)) < 0)
+            fd = socket(AF_UNIX, SOCK_STREAM, 0); /* as mute, and there in an empty root, too */
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
 #ifdef PR_SET_THP_DISABLE
-    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0); /* huge pages would make memory that is not used */
+    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0); /* huge pages would use memory that nothing needs */
 #endif
 
     /* 3. The server: memory, port */
@@ -7761,17 +7705,21 @@ int main(int argc, char **argv)
     raise_descriptor_limit(&config);
 
     /* 4. Signals, from which sse_run() returns, and the ready line */
-    handle_signals(&config);
+    sigaction(SIGTERM, &handle, NULL);
+    sigaction(SIGINT, &handle, NULL);
+    if (config.cert_file || sigaction(SIGHUP, NULL, &before) != 0 || before.sa_handler != SIG_IGN)
+        sigaction(SIGHUP, &handle, NULL); /* else nohup has started the program */
+    sigaction(SIGPIPE, &ignore, NULL);    /* a log that nobody reads must not end the program */
     bool v6 = strchr(config.bind_address, ':') != NULL;
     printf("listening on %s://%s%s%s:%u\n", config.cert_file ? "https" : "http", v6 ? "[" : "",
            config.bind_address, v6 ? "]" : "", sse_port(the_server));
     flush_stdout();
 
-    /* 5. Until told to stop. Threads that are still at it end with the process. */
+    /* 5. Until it is told to stop. Threads that have not returned end with the process. */
     code = sse_run(the_server);
     if (code != SSE_OK)
-        fprintf(stderr, "sse: stopped: %s\n", strerror(errno));
-    return code == SSE_OK ? 0 : 1;
+        die(1, "stopped: %s", strerror(errno));
+    return 0;
 }
 
 #endif /* SSE_NO_MAIN */
