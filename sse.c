@@ -86,7 +86,7 @@
  *
  * The keep-alive's text is KEEP_ALIVE_TEXT, under Streams. A new route is a line of ROUTES and its
  * handler, a new option a line of OPTIONS and a field of struct sse_config, a new number in the
- * metrics a line in handle_metrics(), a field of struct tally, and the place that counts. What shows
+ * metrics a line in handle_metrics(), a field of struct tally, and what counts it. What shows
  * them (--help, the manual page, /openapi.json, the page at /) follows.
  *
  * LIMITS
@@ -5318,8 +5318,7 @@ struct metric {
     const char *help; /* NULL where the line before has announced the metric */
 };
 
-/* Writes the `count` metrics of a table, then those that have a value for each time, route or reason.
- */
+/* Writes the `count` metrics of a table, then those with a value for each time, route or reason. */
 static void metrics_write(struct sse_exchange *x, const struct metric *m, size_t count,
                           const struct tally *sum)
 {
@@ -5616,90 +5615,74 @@ static int handle_openapi(struct sse_exchange *x, void *arg)
 
 /* ==== Page ======================================================================================
  *
- * What a browser shows at `/`: HTML, style and script stand here as they are sent, line by line,
- * and nothing comes from elsewhere. Only what carries the answer's own nonce is let run (Content
- * Security Policy Level 3 section 2.3.1). The list of routes comes from /openapi.json. */
+ * What a browser shows at `/`: HTML, style and script stand here line by line as they are sent, and
+ * nothing comes from elsewhere. NULL stands for the nonce of the answer: a browser runs nothing
+ * without it (Content Security Policy Level 3 section 2.3.1). /openapi.json lists the routes. */
 
-static const char PAGE_STYLE[] =
-    ":root { color-scheme: light dark; --dim: #5a5a5a; --good: #05620f; --bad: #a31515 }\n"
-    "@media (prefers-color-scheme: dark) {\n"
-    "  :root { --dim: #bbb; --good: #7fdc8a; --bad: #ff9c9c } }\n"
+static const char *const PAGE[] = {
+    "<!doctype html>\n<html lang='en'>\n<meta charset='utf-8'>\n"
+    "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
+    "<title>sse</title>\n<link rel='icon' href='data:,'>\n<style nonce='",
+    NULL,
+    "'>\n:root { color-scheme: light dark; --dim: light-dark(#5a5a5a, #bbb);\n"
+    "  --good: light-dark(#05620f, #7fdc8a); --bad: light-dark(#a31515, #ff9c9c) }\n"
     "body { font: 1rem/1.45 system-ui, sans-serif; max-width: 80rem; margin: 0 auto;\n"
     "  padding: 0 1rem 3rem; background: Canvas } [hidden] { display: none !important }\n"
     "h2 { margin: 2rem 0 .3rem } h3 { margin: 0; font-size: 1rem; overflow-wrap: anywhere }\n"
-    "p { margin: .3rem 0 .7rem; max-width: 65ch }\n"
-    "table { border-collapse: collapse; font-size: .9rem }\n"
+    "p { margin: .3rem 0 .7rem; max-width: 65ch } label { display: grid; font-size: .85rem }\n"
+    "table { border-collapse: collapse; font-size: .9rem } label.row { min-height: 2.5rem }\n"
     "code, output, .log { font: .85rem/1.4 ui-monospace, monospace; overflow-wrap: anywhere }\n"
     "form, .row { display: flex; flex-wrap: wrap; gap: .6rem; align-items: end; margin: .5rem 0 }\n"
-    ".row { align-items: center; margin: 0 }\n"
-    ".row > span { flex: 1 } label { display: grid; font-size: .85rem }\n"
+    ".row { align-items: center; margin: 0 } .row > span { flex: 1 }\n"
     "input, textarea, button { font: inherit; padding: .4rem .6rem; max-width: 100%;\n"
     "  min-height: 2.5rem; box-sizing: border-box } :focus-visible { outline: 3px solid #48f }\n"
+    ".row input, a { display: inline-block; min-width: 24px; min-height: 24px }\n"
     ".cards { display: grid; gap: .8rem; align-items: start; margin-bottom: .8rem;\n"
     "  grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)) }\n"
     "article { border: 1px solid #8888; border-radius: .5rem; padding: .7rem; min-width: 0 }\n"
     ".log, output { display: block; overflow: auto; white-space: pre-wrap; margin: .5rem 0 0;\n"
     "  padding: 0; list-style: none; max-height: 15rem } .log { height: 15rem }\n"
-    ".log li, td { border-top: 1px solid #8888 } td:first-child { overflow-wrap: anywhere }\n"
-    ".log div { margin: 0 1rem } i, .dim, .keep-alive, .retry { color: var(--dim) }\n"
+    ".log li, td { border-top: 1px solid #8888 } .log div { margin: 0 1rem }\n"
+    "th, td { text-align: left; padding: 0 .4rem 0 0 } td:first-child { overflow-wrap: anywhere }\n"
+    "i, .dim, .keep-alive, .retry { color: var(--dim) } .quiet .keep-alive { display: none }\n"
     ".good, .message b { color: var(--good) } .bad, .gap b, .refused b { color: var(--bad) }\n"
-    "th, td { text-align: left; padding: 0 .4rem 0 0 } .quiet .keep-alive { display: none }\n"
-    "label.row { min-height: 2.5rem }\n"
-    ".row input, a { display: inline-block; min-width: 24px; min-height: 24px }\n"
-    ".said { position: absolute; width: 1px; overflow: hidden; clip-path: inset(50%) }\n";
-
-static const char PAGE_BODY[] =
-    "<header>\n"
-    "<h1>sse</h1>\n"
-    "<p>This server pushes messages to users: what is sent to a user arrives on all streams that\n"
-    "are open for that user, in every browser and program.</p>\n"
+    ".said { position: absolute; width: 1px; overflow: hidden; clip-path: inset(50%) }\n"
+    "</style>\n<header>\n<h1>sse</h1>\n",
+    "<p>What is sent to a user arrives on all streams that are open for that user.</p>\n"
     "<p id='server' role='status'>Asking for the server ...</p>\n"
     "<label id='auth' hidden>Access token, which this server asks for (sse:admin shows all)\n"
     "<input id='token' autocomplete='off' spellcheck='false'></label>\n"
-    "</header>\n"
-    "<main>\n"
-    "<h2>Streams</h2>\n"
+    "</header>\n<main>\n<h2>Streams</h2>\n"
     "<p>A stream is one request whose answer goes on. When it breaks off, this page asks again\n"
-    "and names the last id it had (Last-Event-ID), so that it gets what it missed.</p>\n"
-    "<form id='opener'>\n"
+    "and names the last id it had (Last-Event-ID), to get what it missed.</p>\n<form id='opener'>\n"
     "<label>User <input id='who' value='alice' required autocomplete='off'></label>\n"
     "<button>Open a stream</button>\n"
     "<label class='row'><input type='checkbox' id='beats' checked> show keep-alives</label>\n"
-    "</form>\n"
-    "<p id='full' role='status' class='bad'></p>\n"
-    "<div id='sender' class='cards'></div>\n"
-    "<div id='streams' class='cards'></div>\n"
-    "<h2>Users</h2>\n"
-    "<p>Everyone who ever connected or was sent something. Queued are messages that no stream has\n"
-    "had yet: they wait for the user to come.</p>\n"
+    "</form>\n<p id='full' role='status' class='bad'></p>\n"
+    "<div id='sender' class='cards'></div>\n<div id='streams' class='cards'></div>\n"
+    "<h2>Users</h2>\n<p>Everyone seen so far. Queued messages wait for the user.</p>\n"
     "<table><thead><tr><th>User<th>State<th>Streams<th>Queued</thead><tbody id='users'></table>\n"
-    "<p id='listed' class='dim'></p>\n"
-    "<h2>Routes</h2>\n"
-    "<p>All else that this server answers to. Each can be tried here, or from a shell with the\n"
-    "line below it; <a href='openapi.json'>openapi.json</a> describes them to programs.</p>\n"
-    "<div id='routes' class='cards'></div>\n"
-    "</main>\n"
-    "<p id='said' class='said' role='status'></p>\n";
-
-static const char PAGE_TOOLS[] =
-    "const $ = (id) => document.getElementById(id);\n"
+    "<p id='listed' class='dim'></p>\n<h2>Routes</h2>\n"
+    "<p>Try each here or in a shell; <a href='openapi.json'>openapi.json</a> has them all.</p>\n"
+    "<div id='routes' class='cards'></div>\n</main>\n"
+    "<p id='said' class='said' role='status'></p>\n<script nonce='",
+    NULL,
+    /* `soon` has the users asked for at once; `running` counts the requests of cards. */
+    "'>\nconst $ = (id) => document.getElementById(id);\n"
     "const make = (tag, properties, ...children) => {\n"
     "  const element = Object.assign(document.createElement(tag), properties);\n"
     "  element.append(...children);\n"
     "  return element;\n"
     "};\n"
-    "const clean = (text) => text?.replace(/[^!-~]/g, ''); // a field can hold no other\n"
+    "const clean = (text) => text?.replace(/[^!-~]/g, '');\n"
     "const token = () => clean($('token').value);\n"
-    "const home = new URL('.', location); // below a proxy's path as well\n"
+    "const home = new URL('.', location);\n"
     "const ask = (url, options) => fetch(url, { cache: 'no-store', ...options, headers: {\n"
     "  ...options.headers, ...(token() && { Authorization: `Bearer ${token()}` }) } });\n"
     "const explain = async (answer) => answer.status + ': ' +\n"
     "  ((await answer.json().catch(() => {}))?.detail ?? answer.statusText);\n"
-    "let soon = false; // something has happened: ask for the users at once\n";
-
-static const char PAGE_EVENTS[] =
-    "// A stream. An EventSource hides what this page shows: comments, events of any name,\n"
-    "// ids, refusals.\n"
+    "let soon = false, running = 0;\n"
+    /* A stream. An EventSource would hide comments, ids, refusals and events of any name. */
     "const meanings = {\n"
     "  retry: 'How long the client is to wait before it asks again.',\n"
     "  connected: 'The stream begins, after the message with this id.',\n"
@@ -5728,23 +5711,22 @@ static const char PAGE_EVENTS[] =
     "    this.state.textContent = `${state}, reconnects: ${reconnects}`;\n"
     "    soon = true;\n"
     "  }\n"
+    /* Follows the end of the log, unless somebody reads further up. */
     "  show(kind, data, id, event) {\n"
-    "    const now = new Date(), ms = String(now % 1000).padStart(3, '0');\n"
-    "    const log = this.log, below = log.scrollHeight - log.scrollTop - log.clientHeight;\n"
+    "    const now = new Date(), ms = String(now % 1000).padStart(3, '0'), { log } = this;\n"
+    "    const follows = log.scrollHeight - log.scrollTop - log.clientHeight < 50;\n"
     "    log.append(make('li', { className: kind, title: meanings[kind] },\n"
     "      `${now.toTimeString().slice(0, 8)}.${ms} `, make('b', {}, kind),\n"
     "      id ? ` id ${id}` : '', event ? ` event ${event}` : '', make('div', {}, data),\n"
     "      log.getElementsByClassName(kind)[0] ? '' : make('i', {}, meanings[kind])));\n"
     "    if (log.children.length > 500) log.firstChild.remove();\n"
-    "    if (below < 50) log.scrollTop = log.scrollHeight; // else somebody reads further up\n"
+    "    if (follows) log.scrollTop = log.scrollHeight;\n"
     "    if (kind === 'keep-alive') return;\n"
     "    $('said').textContent = `${this.user}: ${kind} ${data}`;\n"
     "    soon = true;\n"
-    "  }\n";
-
-static const char PAGE_STREAM[] =
-    "  // Takes a line (WHATWG HTML, 9.2.6): a comment or retry counts at once, all else at the\n"
-    "  // empty line. Only the greeting, which comes first, and messages have ids.\n"
+    "  }\n",
+    /* Takes a line (WHATWG HTML, 9.2.6): a comment or retry counts at once, all else at the empty
+     * line. Only the greeting, which comes first, and messages have ids. */
     "  take(line) {\n"
     "    const [name, value = ''] = line.split(/: ?(.*)/s);\n"
     "    const { id, event, data } = this.block;\n"
@@ -5758,10 +5740,9 @@ static const char PAGE_STREAM[] =
     "    this.show(this.kind, data, id, event);\n"
     "    [this.kind, this.last] = ['message', id];\n"
     "  }\n"
-    "  // Asks for the stream and reads it. How long to wait before the next try, or why not to.\n"
+    /* Asks for the stream and reads it. How long to wait before the next try, or why not to. */
     "  async once(reconnects) {\n"
-    "    const late = 'waiting for a connection or an answer: other tabs may hold all';\n"
-    "    const timer = setTimeout(() => this.tell(late, reconnects), 3000);\n"
+    "    const timer = setTimeout(() => this.tell('waiting for a connection', reconnects), 3000);\n"
     "    const answer = await ask(`${home}sse/connect/${encodeURIComponent(this.user)}`, {\n"
     "      signal: this.end.signal, headers: this.last ? { 'Last-Event-ID': this.last } : {},\n"
     "    }).finally(() => clearTimeout(timer));\n"
@@ -5777,7 +5758,7 @@ static const char PAGE_STREAM[] =
     "    for (let text = '', part; !(part = await reader.read()).done;) {\n"
     "      const lines = (text + part.value).split('\\n');\n"
     "      text = lines.pop();\n"
-    "      for (const line of lines) this.take(line);\n"
+    "      lines.forEach((line) => this.take(line));\n"
     "    }\n"
     "    return { wait: this.retry };\n"
     "  }\n"
@@ -5797,28 +5778,23 @@ static const char PAGE_STREAM[] =
     "    this.button.textContent = 'Remove';\n"
     "    this.button.onclick = () => this.card.remove();\n"
     "  }\n"
-    "}\n";
-
-static const char PAGE_OPEN[] =
-    "// Over HTTP/1.1 a browser keeps six connections to a server, and this page needs two.\n"
-    "let running = 0; // requests from cards: a task takes ten seconds\n"
+    "}\n"
+    /* Over HTTP/1.1 a browser keeps six connections to a server, and this page needs two. */
     "const start = (user, query, last) => {\n"
-    "  const few = performance.getEntriesByType('navigation')[0].nextHopProtocol === 'http/1.1';\n"
-    "  const full = few && open.size + running >= 4;\n"
+    "  const [{ nextHopProtocol }] = performance.getEntriesByType('navigation');\n"
+    "  const full = nextHopProtocol === 'http/1.1' && open.size + running >= 4;\n"
     "  $('full').textContent = full ? 'Four streams or tasks are under way: a browser keeps ' +\n"
     "    'six connections to a server at most. Close a stream, or wait.' : '';\n"
     "  if (!full) new Stream(user, clean(last || query)).log.focus();\n"
     "};\n"
     "$('opener').onsubmit = (event) => (event.preventDefault(), start($('who').value));\n"
-    "$('beats').onchange = () => $('streams').classList.toggle('quiet', !$('beats').checked);\n";
-
-static const char PAGE_USERS[] =
-    "// The users, and whether the server is there: asked for every few seconds, and as soon as\n"
-    "// a stream shows that something has happened.\n"
+    "$('beats').onchange = () => $('streams').classList.toggle('quiet', !$('beats').checked);\n",
+    /* The users, and whether the server is there: asked for every few seconds, and as soon as a
+     * stream shows that something has happened. */
     "let shown, gone = false, whenThere = 'The server is there.';\n"
     "const showUsers = async (answer) => {\n"
     "  const text = answer.ok ? await answer.text() : '{\"users\":[]}';\n"
-    "  const users = JSON.parse(text).users;\n"
+    "  const { users } = JSON.parse(text);\n"
     "  const more = users.length > 200 ? `and ${users.length - 200} more` : '';\n"
     "  $('listed').textContent = answer.ok ? more : await explain(answer);\n"
     "  if (text === shown) return false;\n"
@@ -5832,9 +5808,9 @@ static const char PAGE_USERS[] =
     "  for (let text, news;;) {\n"
     "    soon = news = false;\n"
     "    try {\n"
-    "      const patience = AbortSignal.timeout(5000);\n"
-    "      if (!$('routes').firstChild) await list(patience);\n"
-    "      news = await showUsers(await ask(home + 'sse/users', { signal: patience }));\n"
+    "      const signal = AbortSignal.timeout(5000);\n"
+    "      if (!$('routes').firstChild) await list(signal);\n"
+    "      news = await showUsers(await ask(home + 'sse/users', { signal }));\n"
     "      if (gone) whenThere = `The server is back since ${new Date().toLocaleTimeString()}.`;\n"
     "      gone = false;\n"
     "      text = whenThere;\n"
@@ -5849,28 +5825,24 @@ static const char PAGE_USERS[] =
     "    for (let i = 0; i < 1 || document.hidden || (!soon && i < (news || gone ? 8 : 16)); i++)\n"
     "      await new Promise((done) => setTimeout(done, 250));\n"
     "  }\n"
-    "};\n";
-
-static const char PAGE_ROUTES[] =
-    "// The routes: a card for each operation of openapi.json, made from the server's own table.\n"
+    "};\n"
+    /* A card for each operation of openapi.json, which has one parameter in its query at most. */
     "const quote = (text) => `'${text.replaceAll(\"'\", \"'\\\\''\")}'`;\n"
-    "const card = (path, method, operation) => {\n"
+    "const card = (path, method, { parameters, requestBody, responses, summary }) => {\n"
     "  const name = `${method.toUpperCase()} ${path}`, row = make('form', {});\n"
-    "  const inputs = operation.parameters.map((p) => ({ ...p, input: make('input',\n"
+    "  const inputs = parameters.map((p) => ({ ...p, input: make('input',\n"
     "    { value: p.schema.default ?? '', autocomplete: 'off' }) }));\n"
-    "  const sample = operation.requestBody?.content['text/plain'].schema.default;\n"
+    "  const sample = requestBody?.content['text/plain'].schema.default;\n"
     "  const body = sample && make('textarea', { rows: 1, value: sample });\n"
-    "  const isStream = operation.responses[200]?.content['text/event-stream'];\n"
+    "  const isStream = responses[200]?.content['text/event-stream'];\n"
     "  const curl = make('code', {}), output = make('output', {});\n"
     "  let at, headers;\n"
     "  const update = () => {\n"
     "    [at, headers] = [home + path.slice(1), {}];\n"
-    "    for (const p of inputs) {\n"
-    "      const { value } = p.input, coded = encodeURIComponent(value);\n"
-    "      if (p.in === 'path') at = at.replace(`{${p.name}}`, coded);\n"
-    "      else if (p.in === 'header' && value) headers[p.name] = clean(value);\n"
-    "      else if (value) at += `?${p.name}=${coded}`; // a route takes one at most\n"
-    "    }\n"
+    "    for (const { name, in: place, input: { value } } of inputs)\n"
+    "      if (place === 'path') at = at.replace(`{${name}}`, encodeURIComponent(value));\n"
+    "      else if (place === 'header' && value) headers[name] = clean(value);\n"
+    "      else if (value) at += `?${name}=${encodeURIComponent(value)}`;\n"
     "    curl.textContent = ['curl', isStream && '-N', method === 'post' && !body && '-X POST',\n"
     "      body && `--data-raw ${quote(body.value)}`,\n"
     "      token() && '-H \"Authorization: Bearer $TOKEN\"',\n"
@@ -5888,57 +5860,48 @@ static const char PAGE_ROUTES[] =
     "    output.textContent = answer ? `${answer.status} ${text}` : 'no answer';\n"
     "    output.tabIndex = 0;\n"
     "    soon = true;\n"
-    "  };\n"
-    "  const copy = ({ target }) => { // navigator.clipboard is not there on plain HTTP elsewhere\n"
+    "  };\n",
+    /* navigator.clipboard would not be there on plain HTTP beyond loopback. */
+    "  const copy = ({ target }) => {\n"
     "    getSelection().selectAllChildren(curl);\n"
     "    target.textContent = document.execCommand('copy') ? 'Copied' : 'Not copied';\n"
     "    $('said').textContent = target.textContent;\n"
     "    setTimeout(() => (target.textContent = 'Copy'), 2000);\n"
     "  };\n"
-    "  for (const { name, description, input } of inputs)\n"
-    "    row.append(make('label', { title: description }, name, input));\n"
-    "  if (body) row.append(make('label', {}, 'body', body));\n"
-    "  row.append(make('button', { ariaLabel: `Try ${name}` }, 'Try'), make('button',\n"
+    "  row.append(...inputs.map((p) => make('label', { title: p.description }, p.name, p.input)),\n"
+    "    body ? make('label', {}, 'body', body) : '',\n"
+    "    make('button', { ariaLabel: `Try ${name}` }, 'Try'), make('button',\n"
     "    { type: 'button', onclick: copy, ariaLabel: `Copy the curl line of ${name}` }, 'Copy'));\n"
     "  Object.assign(row, { oninput: update, onsubmit: run });\n"
     "  $('token').addEventListener('input', update);\n"
     "  update();\n"
-    "  return make('article', {}, make('h3', {}, name), make('p', {}, operation.summary), row,\n"
-    "    curl, output);\n"
+    "  return make('article', {}, make('h3', {}, name), make('p', {}, summary), row, curl, "
+    "output);\n"
     "};\n"
     "const list = async (signal) => {\n"
     "  const answer = await fetch(home + 'openapi.json', { signal });\n"
-    "  if (!answer.ok) return; // asked for again in a moment\n"
+    "  if (!answer.ok) return;\n"
     "  const api = await answer.json();\n"
     "  $('auth').hidden = !api.components.securitySchemes;\n"
-    "  for (const path in api.paths)\n"
-    "    for (const method in api.paths[path])\n"
-    "      $(path.startsWith('/sse/send/') ? 'sender' : 'routes').append(\n"
-    "        card(path, method, api.paths[path][method]));\n"
+    "  for (const [path, methods] of Object.entries(api.paths))\n"
+    "    $(path.startsWith('/sse/send/') ? 'sender' : 'routes').append(\n"
+    "      ...Object.keys(methods).map((method) => card(path, method, methods[method])));\n"
     "};\n"
-    "watch();\n";
+    "watch();\n</script>\n",
+};
 
-static const char *const PAGE_SCRIPT[] = {PAGE_TOOLS, PAGE_EVENTS, PAGE_STREAM,
-                                          PAGE_OPEN,  PAGE_USERS,  PAGE_ROUTES};
-
-/* Unguessable, and another one every time. */
-static void text_nonce(struct sse_server *server, struct text *t)
-{
-    /* It only grows, also where the counter has 32 bits and begins again. */
-    uint64_t draw = ((uint64_t)now_us() << 8) + atomic_fetch_add(&server->nonces, 1);
-    for (int half = 0; half < 2; half++)
-        text_print(t, "%016" PRIx64,
-                   sip_hash(server->nonce_keys[half], (char *)&draw, sizeof draw));
-}
-
+/* Answers with the page, and allows only what has the nonce of this answer. */
 static int handle_page(struct sse_exchange *x, void *arg)
 {
+    struct sse_server *server = x->server;
     char nonce[33], policy[256];
-    struct text t = text_over(nonce, sizeof nonce);
     (void)arg;
 
-    text_nonce(x->server, &t);
-    nonce[t.len] = 0;
+    /* The draw only grows, also where the counter has 32 bits and begins again. */
+    uint64_t draw = ((uint64_t)now_us() << 8) + atomic_fetch_add(&server->nonces, 1);
+    for (size_t half = 0; half < 2; half++)
+        snprintf(nonce + 16 * half, 17, "%016" PRIx64,
+                 sip_hash(server->nonce_keys[half], (char *)&draw, sizeof draw));
     snprintf(policy, sizeof policy,
              "default-src 'none'; connect-src 'self'; img-src data:; style-src 'nonce-%s'; "
              "script-src 'nonce-%s'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -5948,18 +5911,10 @@ static int handle_page(struct sse_exchange *x, void *arg)
         sse_field(x, "Referrer-Policy", "no-referrer") != SSE_OK)
         return sse_fail(x, 500, "the page's fields do not fit");
     sse_content_type(x, "text/html; charset=utf-8");
-    sse_print(x,
-              "<!doctype html>\n<html lang='en'>\n<meta charset='utf-8'>\n"
-              "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
-              "<title>sse</title>\n<link rel='icon' href='data:,'>\n<style nonce='%s'>\n",
-              nonce);
-    sse_write(x, PAGE_STYLE, sizeof PAGE_STYLE - 1);
-    sse_print(x, "</style>\n");
-    sse_write(x, PAGE_BODY, sizeof PAGE_BODY - 1);
-    sse_print(x, "<script nonce='%s'>\n", nonce);
-    for (size_t i = 0; i < sizeof PAGE_SCRIPT / sizeof *PAGE_SCRIPT; i++)
-        sse_write(x, PAGE_SCRIPT[i], strlen(PAGE_SCRIPT[i]));
-    sse_print(x, "</script>\n");
+    for (size_t i = 0; i < sizeof PAGE / sizeof *PAGE; i++) {
+        struct slice part = slice_of(PAGE[i] ? PAGE[i] : nonce);
+        sse_write(x, part.at, part.len);
+    }
     return 200;
 }
 
@@ -5970,8 +5925,6 @@ static int handle_page(struct sse_exchange *x, void *arg)
  * the handler; then what it takes and gives, as OpenAPI names that, and the flags of struct route:
  *
  *     {"GET", "/hello/{userId}", SSE_SUBJECT, "greets the user", handle_hello, .gives = NULL}, */
-
-#define TASK .is_demo = true, .takes_time = true
 
 static const struct route ROUTES[] = {
     {"GET", "/sse/connect/{userId}", SSE_SUBJECT, "opens the user's event stream", handle_connect,
@@ -5987,9 +5940,10 @@ static const struct route ROUTES[] = {
     {"GET", "/sse/users", SSE_ADMIN, "tells the state of every known user", handle_users,
      .gives = "Users"},
     {"GET|POST", "/sse/task/{userId}", SSE_PUBLISHER,
-     "ten steps of one second, a message after each", handle_task, .gives = "Done", TASK},
+     "ten steps of one second, a message after each", handle_task, .gives = "Done", .is_demo = true,
+     .takes_time = true},
     {"GET|POST", "/sse/task-with-obj/{userId}", SSE_PUBLISHER, "counts down, then sends an object",
-     handle_task_with_obj, .gives = "Done", TASK},
+     handle_task_with_obj, .gives = "Done", .is_demo = true, .takes_time = true},
     {"GET", "/health", SSE_ANYONE, "tells that the server is up", handle_health, .gives = "Health",
      .is_open = true},
     {"GET", "/", SSE_ANYONE, "shows a page to watch streams and try the routes", handle_page,
@@ -6000,10 +5954,9 @@ static const struct route ROUTES[] = {
      .gives = "Metrics"},
 };
 
-#undef TASK
-
 _Static_assert(sizeof ROUTES / sizeof *ROUTES + SSE_OWN_ROUTES <= SSE_ROUTES, "raise SSE_ROUTES");
 
+/* Adds the server's own routes to its table; those of an embedder come behind. */
 static void server_add_routes(struct sse_server *server)
 {
     for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++)
@@ -6012,45 +5965,35 @@ static void server_add_routes(struct sse_server *server)
     server->own_routes_at = server->route_count;
 }
 
-/* Would the new route never be found? */
-static bool route_is_taken(const struct sse_server *server, const char *path)
-{
-    const struct route *found = route_find(server, slice_of(path));
-    return found && (found < server->routes + server->own_routes_at || !strcmp(found->path, path));
-}
-
-/* "/", or segments of what may stand in a path unescaped; the last may be {userId}. */
+/* Tells whether a path is "/", or segments of what may stand in a path unescaped, the last of which
+ * may be {userId}. */
 static bool route_path_is_valid(const char *path)
 {
     size_t fixed = strcspn(path, "{");
-    if (strlen(path) > SSE_ROUTE_BYTES)
-        return false;
-    for (size_t i = 0; i < fixed; i++)
-        if (!char_is_alnum(path[i]) && !strchr("/-._~!$&'()*+,;=:@%", path[i]))
-            return false;
-    return path[0] == '/' &&
+    bool valid = path[0] == '/' && strlen(path) <= SSE_ROUTE_BYTES;
+
+    for (size_t i = 0; i < fixed && valid; i++)
+        valid = char_is_alnum(path[i]) || strchr("/-._~!$&'()*+,;=:@%", path[i]);
+    return valid &&
            (!path[fixed] || (path[fixed - 1] == '/' && strcmp(path + fixed, "{userId}") == 0));
 }
 
 int sse_route(struct sse_server *server, const char *methods, const char *path,
               enum sse_access access, const char *summary, sse_handler handler, void *arg)
 {
+    const struct route *own = server->routes + server->own_routes_at, *found;
     struct slice m = slice_of(methods);
 
-    if (!slice_is(m, "GET") && !slice_is(m, "POST") && !slice_is(m, "GET|POST"))
+    if ((!slice_is(m, "GET") && !slice_is(m, "POST") && !slice_is(m, "GET|POST")) || !path ||
+        !handler || !route_path_is_valid(path))
         return SSE_EINVAL;
-    if (!path || !handler || !route_path_is_valid(path) || route_is_taken(server, path))
-        return SSE_EINVAL;
+    found = route_find(server, slice_of(path));
+    if (found && (found < own || strcmp(found->path, path) == 0))
+        return SSE_EINVAL; /* no request would ever reach the new route */
     if (server->route_count == server->own_routes_at + SSE_OWN_ROUTES)
         return SSE_EFULL;
-    server->routes[server->route_count++] = (struct route){.methods = methods,
-                                                           .path = path,
-                                                           .access = access,
-                                                           .summary = summary,
-                                                           .handler = handler,
-                                                           .arg = arg,
-                                                           .takes_body = true,
-                                                           .takes_time = true};
+    server->routes[server->route_count++] = (struct route){
+        methods, path, access, summary, handler, arg, .takes_body = true, .takes_time = true};
     return SSE_OK;
 }
 
@@ -6563,8 +6506,8 @@ struct config_option {
     unsigned min, max, preset;
 };
 
-#define FIELD(name)                           offsetof(struct sse_config, name)
-#define NUMBER(field, least, most, otherwise) OPTION_NUMBER, FIELD(field), least, most, otherwise
+#define AT(field)                             .offset = offsetof(struct sse_config, field)
+#define NUMBER(field, least, most, otherwise) OPTION_NUMBER, AT(field), least, most, otherwise
 
 static const struct config_option OPTIONS[] = {
     {'p', "port", "N", "TCP port; 0 takes a free one", NUMBER(port, 0, 65535, 8080)},
@@ -6581,26 +6524,24 @@ static const struct config_option OPTIONS[] = {
     {0, "heartbeat", "SECONDS", "time between keep-alives on a stream",
      NUMBER(heartbeat_s, 1, 3600, 5)},
     {0, "heartbeat-as", "KIND", "the keep-alive as a message or a comment (message)",
-     OPTION_KEEP_ALIVE, .offset = FIELD(heartbeat_comment)},
+     OPTION_KEEP_ALIVE, AT(heartbeat_comment)},
     {0, "greeting-as", "KIND", "the greeting as a message or as event: connected (message)",
-     OPTION_GREETING, .offset = FIELD(greeting_event)},
+     OPTION_GREETING, AT(greeting_event)},
     {0, "retry", "MS", "reconnection time told to clients", NUMBER(retry_ms, 0, 3600000, 2000)},
     {0, "cors", "ORIGIN", "an origin whose pages may use the server; repeat it, or * for any",
      .kind = OPTION_ORIGIN},
     {0, "cert", "FILE", "PEM certificate chain, to serve HTTPS; needs a build with OpenSSL",
-     OPTION_FILE, .offset = FIELD(cert_file)},
-    {0, "key", "FILE", "its private key, in PEM form too; likewise", OPTION_FILE,
-     .offset = FIELD(key_file)},
+     OPTION_FILE, AT(cert_file)},
+    {0, "key", "FILE", "its private key, in PEM form too; likewise", OPTION_FILE, AT(key_file)},
     {0, "auth-secret", "FILE", "require JSON Web Tokens signed with the file's bytes; likewise",
      .kind = OPTION_SECRET},
-    {0, "no-demo", NULL, "leave out the page and the demo tasks", OPTION_OFF,
-     .offset = FIELD(demo)},
-    {'q', "quiet", NULL, "no access log", OPTION_OFF, .offset = FIELD(access_log)},
+    {0, "no-demo", NULL, "leave out the page and the demo tasks", OPTION_OFF, AT(demo)},
+    {'q', "quiet", NULL, "no access log", OPTION_OFF, AT(access_log)},
     {'V', "version", NULL, "print the version and exit", .kind = OPTION_VERSION},
     {'h', "help", NULL, "print this and exit", .kind = OPTION_HELP},
 };
 
-#undef FIELD
+#undef AT
 #undef NUMBER
 
 enum { OPTION_COUNT = sizeof OPTIONS / sizeof *OPTIONS };
@@ -6630,7 +6571,7 @@ static struct addrinfo *address_parse(const char *address, const char *port)
     return getaddrinfo(address, port, &hints, &found) == 0 ? found : NULL;
 }
 
-/* Tells whether a numeric address is valid. For IPv4, getaddrinfo() would take 127.1 for 127.0.0.1. */
+/* Tells whether a numeric address is valid: getaddrinfo() alone would take 127.1 for 127.0.0.1. */
 static bool address_is_valid(const char *address)
 {
     struct in_addr ignored;
@@ -7462,8 +7403,8 @@ static void on_signal(int signal_number)
         sse_stop(the_server);
 }
 
-/* Writes a line to the log. A line that stderr has no room for is dropped, because a log that nobody
- * reads must not block the threads that write to it. */
+/* Writes a line to the log. A line that stderr has no room for is dropped, because a log that
+ * nobody reads must not block the threads that write to it. */
 static void log_to_stderr(void *arg, const char *line)
 {
     struct iovec parts[2] = {{(void *)line, strlen(line)}, {(void *)"\n", 1}};
@@ -7534,8 +7475,8 @@ static void read_secret(struct sse_config *config, const char *file)
     config->auth_secret_len = len;
 }
 
-/* Applies one option; `value` is NULL if the command line has none. Returns whether the option takes
- * that value. --version and --help exit. */
+/* Applies one option; `value` is NULL if the command line has none. Returns whether the option
+ * takes that value. --version and --help exit. */
 static bool option_set(struct sse_config *config, const struct config_option *o, const char *value)
 {
     void *field = option_field(config, o);
@@ -7580,9 +7521,9 @@ static bool option_set(struct sse_config *config, const struct config_option *o,
     exit(0);
 }
 
-/* Applies the words of the command line: --name value, --name=value, -x value, -xvalue, and switches
- * in one word as in -qp 80. Exits at what is no option, and at a value that its option does not
- * take. */
+/* Applies the words of the command line: --name value, --name=value, -x value, -xvalue, and
+ * switches in one word as in -qp 80. Exits at what is no option, and at a value that its option
+ * does not take. */
 static void parse_arguments(struct sse_config *config, char **words)
 {
     while (*words) {
