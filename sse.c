@@ -7484,6 +7484,7 @@ static bool option_set(struct sse_config *config, const struct config_option *o,
 
     if ((o->takes != NULL) != (value != NULL))
         return false;
+    value = value ? value : "";
     switch (o->kind) {
     case OPTION_NUMBER:
         if (!text_number(slice_of(value), o->max, &number) || number < o->min)
