@@ -86,8 +86,8 @@
  *
  * The keep-alive's text is KEEP_ALIVE_TEXT, under Streams. A new route is a line of ROUTES and its
  * handler, a new option a line of OPTIONS and a field of struct sse_config, a new number in the
- * metrics a field of struct tally, a line of TALLIES, and the place that counts. Whatever shows
- * them, --help, the manual page, /openapi.json and the page at /, follows.
+ * metrics a line in handle_metrics(), a field of struct tally, and what counts it. What shows
+ * them (--help, the manual page, /openapi.json, the page at /) follows.
  *
  * LIMITS
  *
@@ -5444,13 +5444,16 @@ static int handle_health(struct sse_exchange *x, void *arg)
 
 /* ==== Demo ======================================================================================
  *
- * Two tasks that take their time and tell a user how they get on. They stand on the public
- * functions alone, as a handler of your own would. */
+ * Two tasks that take several seconds and report their progress to a user. They use the public
+ * functions alone, as an embedder's handler would. */
 
-/* Sends a line to the exchange's user. 0, or the status to answer. */
-static int demo_tell(struct sse_exchange *x, const char *line)
+/* Pauses for `ms` milliseconds, then sends `message` to the user of the exchange. Returns 0, or the
+ * status that the handler must return. */
+static int demo_step(struct sse_exchange *x, unsigned ms, const char *message)
 {
-    switch (sse_send(sse_server_of(x), sse_user(x), NULL, line, strlen(line), NULL)) {
+    if (ms > 0 && sse_pause(sse_server_of(x), ms) != SSE_OK)
+        return sse_fail(x, 503, "the server is stopping; the task was not completed");
+    switch (sse_send(sse_server_of(x), sse_user(x), NULL, message, strlen(message), NULL)) {
     case SSE_OK:
         return 0;
     case SSE_EFULL:
@@ -5460,14 +5463,8 @@ static int demo_tell(struct sse_exchange *x, const char *line)
     }
 }
 
-static int demo_wait(struct sse_exchange *x)
-{
-    if (sse_pause(sse_server_of(x), 1000) != SSE_OK)
-        return sse_fail(x, 503, "the server is stopping; the task was not completed");
-    return 0;
-}
-
-static int demo_done(struct sse_exchange *x)
+/* Answers that the task is completed. HEAD gets this answer at once, without the task. */
+static int demo_complete(struct sse_exchange *x)
 {
     char line[SSE_USER_BYTES + 96], date[32];
     time_t now = time(NULL);
@@ -5481,175 +5478,65 @@ static int demo_done(struct sse_exchange *x)
     return 200;
 }
 
+/* Sends ten messages, each after a pause of one second. */
 static int handle_task(struct sse_exchange *x, void *arg)
 {
     char line[SSE_USER_BYTES + 48];
-    int status = 0;
+    int status = sse_is_head(x) ? 0 : sse_takes_time(x);
     (void)arg;
 
-    if (sse_is_head(x))
-        return demo_done(x);
-    if ((status = sse_takes_time(x)) != 0)
-        return status;
-    for (int step = 1; step <= 10 && status == 0; step++) {
+    for (int step = 1; step <= 10 && status == 0 && !sse_is_head(x); step++) {
         snprintf(line, sizeof line, "User '%s', attempt %d / 10", sse_user(x), step);
-        status = demo_wait(x);
-        status = status ? status : demo_tell(x, line);
+        status = demo_step(x, 1000, line);
     }
-    return status ? status : demo_done(x);
+    return status ? status : demo_complete(x);
 }
 
+/* Counts down from five, one second apart, then sends an object as the last message. */
 static int handle_task_with_obj(struct sse_exchange *x, void *arg)
 {
+    static const char object[] =
+        "{\"Name\":\"Victor\",\"Age\":30,\"Country\":\"Spain\",\"IsActive\":true}";
     char line[SSE_USER_BYTES + 48];
-    int status = 0;
+    int status = sse_is_head(x) ? 0 : sse_takes_time(x);
     (void)arg;
 
-    if (sse_is_head(x))
-        return demo_done(x);
-    if ((status = sse_takes_time(x)) != 0)
-        return status;
-    for (int left = 5; left >= 1 && status == 0; left--) {
+    for (int left = 5; left >= 0 && status == 0 && !sse_is_head(x); left--) {
         snprintf(line, sizeof line, "Object sent to user '%s' in %d...", sse_user(x), left);
-        status = demo_tell(x, line);
-        status = status ? status : demo_wait(x);
+        status = demo_step(x, left < 5 ? 1000 : 0, left > 0 ? line : object);
     }
-    if (status == 0)
-        status = demo_tell(x, "{\"Name\":\"Victor\",\"Age\":30,\"Country\":\"Spain\","
-                              "\"IsActive\":true}");
-    return status ? status : demo_done(x);
+    return status ? status : demo_complete(x);
 }
 
 /* ==== Metrics ===================================================================================
  *
- * What was counted, added up and named for Prometheus (text format 0.0.4). To add a number, count
- * it in struct tally and add a line to TALLIES, or write it in one of the functions below. */
+ * GET /metrics answers in the text format 0.0.4 of Prometheus. To add a number, add a line to the
+ * table in handle_metrics(), and a field to struct tally if it is counted for each user. */
 
-static const struct {
-    const char *name;
-    size_t offset; /* in struct tally */
-    const char *help;
-} TALLIES[] = {
-    {"sse_messages_total", offsetof(struct tally, messages),
-     "Messages taken into a user's history; a broadcast is one for each user."},
-    {"sse_message_bytes_total", offsetof(struct tally, message_bytes), "Bytes of their bodies."},
-    {"sse_deliveries_total", offsetof(struct tally, deliveries),
-     "Messages that a stream was handed whole, as far as the operating system."},
-    {"sse_stream_bytes_total", offsetof(struct tally, stream_bytes),
-     "Bytes written to streams, from the head of the answer on."},
-    {"sse_streams_opened_total", offsetof(struct tally, streams), "Streams opened."},
-    {"sse_replays_total", offsetof(struct tally, replays), "Streams opened with Last-Event-ID."},
-    {"sse_replayed_messages_total", offsetof(struct tally, replayed),
-     "Messages of the history that were due to those."},
-    {"sse_gaps_total", offsetof(struct tally, gaps), "Streams told that messages were lost."},
-    {"sse_missed_messages_total", offsetof(struct tally, missed),
-     "Messages that those had lost, where the number was known."},
-    {"sse_slow_streams_closed_total", offsetof(struct tally, slow),
-     "Streams closed because their client read too slowly and fell out of the history."},
-};
-
-static void metric_head(struct sse_exchange *x, const char *name, const char *type,
-                        const char *help)
+/* Adds up what was counted of all users. Returns how many there are; *connected of them are
+ * Connected. */
+static uint64_t metrics_sum(struct sse_server *server, struct tally *sum, uint64_t *connected)
 {
-    sse_print(x, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
-
-static void metric_write(struct sse_exchange *x, const char *name, const char *type,
-                         const char *help, uint64_t value)
-{
-    metric_head(x, name, type, help);
-    sse_print(x, "%s %" PRIu64 "\n", name, value);
-}
-
-/* In seconds, whatever sign the locale puts between. */
-static void metric_seconds(struct sse_exchange *x, const char *name, const char *type,
-                           const char *help, uint64_t us)
-{
-    metric_head(x, name, type, help);
-    sse_print(x, "%s %" PRIu64 ".%06u\n", name, us / 1000000, (unsigned)(us % 1000000));
-}
-
-/* Adds up what was counted of all users, and how many of them are connected. */
-static void tally_sum(struct sse_server *server, struct tally *sum, unsigned *users,
-                      unsigned *connected)
-{
-    enum { NUMBERS = sizeof *sum / sizeof(uint64_t) };
-    uint64_t *to = (uint64_t *)(void *)sum;
+    uint64_t *sums = (uint64_t *)(void *)sum, users = 0;
     struct user *user;
 
-    *sum = (struct tally){.messages = 0};
-    *users = *connected = 0;
-    for (uint32_t at = 0; (user = user_each(server, &at)); ++*users) {
+    *sum = (struct tally){.messages = *connected = 0};
+    for (uint32_t at = 0; (user = user_each(server, &at)); users++) {
         pthread_mutex_lock(&user->lock);
-        const uint64_t *from = (const uint64_t *)(const void *)&user->tally;
-        for (size_t i = 0; i < NUMBERS; i++)
-            to[i] += from[i];
+        const uint64_t *counts = (const uint64_t *)(const void *)&user->tally;
+        for (size_t i = 0; i < sizeof *sum / sizeof *sums; i++)
+            sums[i] += counts[i];
         *connected += user->stream_count > 0;
         user_unlock(server, user);
         user_unpin(user);
     }
+    return users;
 }
 
-static void metrics_of_messages(struct sse_exchange *x)
+/* Reads fields 20 (threads) and 24 (resident pages) of /proc/self/stat; proc(5) counts from 1. Both
+ * stay as they are where the platform has no such file. */
+static void metrics_of_process(uint64_t *threads, uint64_t *pages)
 {
-    struct sse_server *server = x->server;
-    struct tally sum;
-    unsigned users, connected;
-    uint64_t count = 0;
-
-    tally_sum(server, &sum, &users, &connected);
-    metric_head(x, "sse_users", "gauge", "Users in the table, by their state.");
-    sse_print(x, "sse_users{state=\"connected\"} %u\nsse_users{state=\"disconnected\"} %u\n",
-              connected, users - connected);
-    metric_write(x, "sse_streams", "gauge", "Open streams.", atomic_load(&server->stream_count));
-    for (size_t i = 0; i < sizeof TALLIES / sizeof *TALLIES; i++)
-        metric_write(x, TALLIES[i].name, "counter", TALLIES[i].help,
-                     *(const uint64_t *)(const void *)((const char *)&sum + TALLIES[i].offset));
-    static const char name[] = "sse_delivery_duration_seconds";
-    metric_head(x, name, "histogram",
-                "From a message's place in the history to its last byte on a stream that was open "
-                "before.");
-    for (size_t i = 0; i < SSE_DELAYS; i++) {
-        count += sum.delays[i];
-        sse_print(x, "%s_bucket{le=\"%u.%06u\"} %" PRIu64 "\n", name, DELAYS_US[i] / 1000000,
-                  DELAYS_US[i] % 1000000, count);
-    }
-    count += sum.delays[SSE_DELAYS];
-    sse_print(
-        x, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n%s_sum %" PRIu64 ".%06u\n%s_count %" PRIu64 "\n",
-        name, count, name, sum.delay_us / 1000000, (unsigned)(sum.delay_us % 1000000), name, count);
-}
-
-static void metrics_of_requests(struct sse_exchange *x)
-{
-    struct sse_server *server = x->server;
-
-    metric_head(
-        x, "sse_http_requests_total", "counter",
-        "Requests answered, by route and status; those that fit no route are of route none.");
-    for (size_t r = 0; r <= SSE_ROUTES; r++)
-        for (size_t i = 0; i <= STATUS_COUNT; i++) {
-            uint64_t n = atomic_load(&server->requests[r][i]);
-            if (n == 0)
-                continue;
-            sse_print(x, "sse_http_requests_total{route=\"%s\",code=\"",
-                      r < SSE_ROUTES ? server->routes[r].path : "none");
-            sse_print(x, i < STATUS_COUNT ? "%d" : "other",
-                      i < STATUS_COUNT ? STATUSES[i].status : 0);
-            sse_print(x, "\"} %" PRIu64 "\n", n);
-        }
-    metric_head(x, "sse_refusals_total", "counter",
-                "Requests, connections and handshakes that were refused, by reason.");
-    for (size_t i = 0; i < REFUSALS; i++)
-        sse_print(x, "sse_refusals_total{reason=\"%s\"} %" PRIu64 "\n", REFUSAL_REASONS[i],
-                  (uint64_t)atomic_load(&server->refusals[i]));
-}
-
-/* The process's threads, and its resident pages, from /proc/self/stat (proc(5), where its fields
- * are counted from 1). Both stay as they are where the platform has no such file. */
-static void process_stat(uint64_t *threads, uint64_t *pages)
-{
-    enum { THREADS = 20, PAGES = 24 };
     char stat[512];
     int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
     ssize_t n = fd >= 0 ? read(fd, stat, sizeof stat - 1) : 0;
@@ -5658,218 +5545,305 @@ static void process_stat(uint64_t *threads, uint64_t *pages)
         close(fd);
     stat[n > 0 ? n : 0] = 0;
     const char *at = strrchr(stat, ')'); /* ends the second field, which may hold anything */
-    for (int field = 3; field <= PAGES && at && (at = strchr(at + 1, ' ')); field++) {
-        if (field == THREADS)
-            *threads = strtoull(at, NULL, 10);
-        else if (field == PAGES)
-            *pages = strtoull(at, NULL, 10);
-    }
+    for (int field = 3; field <= 24 && at && (at = strchr(at + 1, ' ')); field++)
+        if (field == 20 || field == 24)
+            *(field == 20 ? threads : pages) = strtoull(at, NULL, 10);
 }
 
-static void metrics_of_process(struct sse_exchange *x)
+/* Writes the lines that announce a metric. What stands behind a { in its name are labels. */
+static void metric_head(struct sse_exchange *x, const char *name, const char *type,
+                        const char *help)
+{
+    int len = (int)strcspn(name, "{");
+    sse_print(x, "# HELP %.*s %s\n# TYPE %.*s %s\n", len, name, help, len, name, type);
+}
+
+/* Seconds have a point whatever the locale: the format takes METRIC_SECONDS(microseconds). */
+#define METRIC_SECONDS_FORMAT "%" PRIu64 ".%06u"
+#define METRIC_SECONDS(us)    (us) / 1000000, (unsigned)((us) % 1000000)
+
+/* A metric that is one number. A name with _total in it is a counter, any other a gauge; the value
+ * of a name with _seconds in it is in microseconds. UINT64_MAX stands for one that is not known. */
+struct metric {
+    const char *name;
+    uint64_t value;
+    const char *help; /* NULL where the line before has announced the metric */
+};
+
+/* Writes the `count` metrics of a table, then those with a value for each time, route or reason. */
+static void metrics_write(struct sse_exchange *x, const struct metric *m, size_t count,
+                          const struct tally *sum)
+{
+    static const char delays[] = "sse_delivery_duration_seconds";
+    struct sse_server *server = x->server;
+    uint64_t deliveries = 0;
+
+    for (const struct metric *end = m + count; m < end; m++) {
+        if (m->value == UINT64_MAX)
+            continue;
+        if (m->help)
+            metric_head(x, m->name, strstr(m->name, "_total") ? "counter" : "gauge", m->help);
+        if (strstr(m->name, "_seconds"))
+            sse_print(x, "%s " METRIC_SECONDS_FORMAT "\n", m->name, METRIC_SECONDS(m->value));
+        else
+            sse_print(x, "%s %" PRIu64 "\n", m->name, m->value);
+    }
+    metric_head(x, delays, "histogram",
+                "From a message's place in the history to its last byte on a stream that was open "
+                "before.");
+    for (size_t i = 0; i <= SSE_DELAYS; i++) {
+        char bound[32] = "+Inf";
+        if (i < SSE_DELAYS)
+            snprintf(bound, sizeof bound, METRIC_SECONDS_FORMAT,
+                     METRIC_SECONDS((uint64_t)DELAYS_US[i]));
+        deliveries += sum->delays[i];
+        sse_print(x, "%s_bucket{le=\"%s\"} %" PRIu64 "\n", delays, bound, deliveries);
+    }
+    sse_print(x, "%s_sum " METRIC_SECONDS_FORMAT "\n", delays, METRIC_SECONDS(sum->delay_us));
+    sse_print(x, "%s_count %" PRIu64 "\n", delays, deliveries);
+    metric_head(
+        x, "sse_http_requests_total", "counter",
+        "Requests answered, by route and status; those that fit no route are of route none.");
+    for (size_t r = 0; r <= SSE_ROUTES; r++)
+        for (size_t i = 0; i <= STATUS_COUNT; i++) {
+            unsigned long requests = atomic_load(&server->requests[r][i]);
+            char code[8] = "other";
+            if (i < STATUS_COUNT)
+                snprintf(code, sizeof code, "%d", STATUSES[i].status);
+            if (requests > 0)
+                sse_print(x, "sse_http_requests_total{route=\"%s\",code=\"%s\"} %lu\n",
+                          r < SSE_ROUTES ? server->routes[r].path : "none", code, requests);
+        }
+    metric_head(x, "sse_refusals_total", "counter",
+                "Requests, connections and handshakes that were refused, by reason.");
+    for (size_t i = 0; i < REFUSALS; i++)
+        sse_print(x, "sse_refusals_total{reason=\"%s\"} %lu\n", REFUSAL_REASONS[i],
+                  atomic_load(&server->refusals[i]));
+}
+
+/* Answers with everything that is counted or measured. */
+static int handle_metrics(struct sse_exchange *x, void *arg)
 {
     struct sse_server *server = x->server;
+    uint64_t connected, threads = UINT64_MAX, pages = 0;
+    struct tally sum;
     struct timespec cpu = {.tv_sec = 0};
-    uint64_t threads = 0, pages = 0;
+    (void)arg;
 
-    process_stat(&threads, &pages);
+    uint64_t users = metrics_sum(server, &sum, &connected);
+    metrics_of_process(&threads, &pages);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
     pthread_rwlock_rdlock(&server->table_lock);
     uint64_t evictions = server->evictions;
     pthread_rwlock_unlock(&server->table_lock);
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
-
-    metric_write(x, "sse_evictions_total", "counter", "Users that made room for others.",
-                 evictions);
-    metric_write(x, "sse_users_limit", "gauge", "Users that the table has room for.",
-                 server->config.max_users);
-    metric_write(x, "sse_connections", "gauge", "Open connections.",
-                 atomic_load(&server->conns_open));
-    metric_write(x, "sse_connections_limit", "gauge", "Connections that may be open at once.",
-                 server->config.max_connections);
-    metric_write(x, "sse_memory_limit_bytes", "gauge", "Memory that the server can need at most.",
-                 sse_memory(server, NULL, 0));
-    metric_seconds(x, "sse_uptime_seconds", "gauge", "Time since the server was created.",
-                   (uint64_t)(now_ms() - server->started_ms) * 1000);
-    metric_seconds(x, "process_cpu_seconds_total", "counter", "Processor time of the process.",
-                   (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000);
-    if (threads)
-        metric_write(x, "process_threads", "gauge", "Threads of the process.", threads);
-    if (pages)
-        metric_write(x, "process_resident_memory_bytes", "gauge", "Resident memory of the process.",
-                     pages * (uint64_t)sysconf(_SC_PAGESIZE));
-    metric_head(x, "sse_build_info", "gauge", "The version that runs; always 1.");
-    sse_print(x, "sse_build_info{version=\"" SSE_VERSION "\"} 1\n");
-}
-
-static int handle_metrics(struct sse_exchange *x, void *arg)
-{
-    (void)arg;
+    const struct metric metrics[] = {
+        {"sse_users{state=\"connected\"}", connected, "Users in the table, by their state."},
+        {"sse_users{state=\"disconnected\"}", users - connected, NULL},
+        {"sse_streams", atomic_load(&server->stream_count), "Open streams."},
+        {"sse_messages_total", sum.messages,
+         "Messages taken into a user's history; a broadcast is one for each user."},
+        {"sse_message_bytes_total", sum.message_bytes, "Bytes of their bodies."},
+        {"sse_deliveries_total", sum.deliveries,
+         "Messages that a stream was handed whole, as far as the operating system."},
+        {"sse_stream_bytes_total", sum.stream_bytes,
+         "Bytes written to streams, from the head of the answer on."},
+        {"sse_streams_opened_total", sum.streams, "Streams opened."},
+        {"sse_replays_total", sum.replays, "Streams opened with Last-Event-ID."},
+        {"sse_replayed_messages_total", sum.replayed,
+         "Messages of the history that were due to those."},
+        {"sse_gaps_total", sum.gaps, "Streams told that messages were lost."},
+        {"sse_missed_messages_total", sum.missed,
+         "Messages that those had lost, where the number was known."},
+        {"sse_slow_streams_closed_total", sum.slow,
+         "Streams closed because their client read too slowly and fell out of the history."},
+        {"sse_evictions_total", evictions, "Users that made room for others."},
+        {"sse_users_limit", server->config.max_users, "Users that the table has room for."},
+        {"sse_connections", atomic_load(&server->conns_open), "Open connections."},
+        {"sse_connections_limit", server->config.max_connections,
+         "Connections that may be open at once."},
+        {"sse_memory_limit_bytes", sse_memory(server, NULL, 0),
+         "Memory that the server can need at most."},
+        {"sse_uptime_seconds", (uint64_t)(now_ms() - server->started_ms) * 1000,
+         "Time since the server was created."},
+        {"process_cpu_seconds_total", (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000,
+         "Processor time of the process."},
+        {"process_threads", threads, "Threads of the process."},
+        {"process_resident_memory_bytes",
+         pages ? pages * (uint64_t)sysconf(_SC_PAGESIZE) : UINT64_MAX,
+         "Resident memory of the process."},
+        {"sse_build_info{version=\"" SSE_VERSION "\"}", 1, "The version that runs; always 1."},
+    };
     sse_content_type(x, "text/plain; version=0.0.4; charset=utf-8");
-    metrics_of_messages(x);
-    metrics_of_requests(x);
-    metrics_of_process(x);
+    metrics_write(x, metrics, sizeof metrics / sizeof *metrics, &sum);
     return 200;
 }
 
 /* ==== OpenAPI ===================================================================================
  *
- * The routes described for programs (OpenAPI 3.1.0), from the list that they are found in. JSON
- * stands here with ' for its quotes, which openapi_write() turns: so no text in this section may
- * hold an apostrophe of its own. */
+ * GET /openapi.json describes the routes for programs (OpenAPI 3.1.0), from the table that requests
+ * are dispatched by. JSON stands here with ` for its quotes; openapi_write() replaces them. */
 
-static const struct {
-    const char *name, *summary, *schema;
-} PARAMETERS[] = {
-    {"userId", "the user, a name of your choice",
-     "'type':'string','maxLength':128,'default':'alice'"},
-    {"lastEventId",
-     "go on after the message with this id; the field Last-Event-ID counts before it",
-     "'type':'string','default':''"},
-    {"Last-Event-ID", "the same, as a browser says it when it comes back",
-     "'type':'string','default':''"},
-    {"hold", "seconds for which the user is to stay away: connects are answered 204",
-     "'type':'integer','minimum':0,'maximum':86400,'default':0"},
-    {"event", "the name of the event that a browser sees",
-     "'type':'string','maxLength':64,'default':'message'"},
+#define JSON_TEXT               "`type`:`string`"
+#define JSON_COUNT              "{`type`:`integer`,`minimum`:0}"
+#define JSON_OBJECT(properties) "`type`:`object`,`properties`:{" properties "}"
+#define JSON_USER                                                                                  \
+    "`user`:{" JSON_TEXT "},`status`:{" JSON_TEXT ",`enum`:[`Connected`,`Disconnected`]}"
+#define JSON_STATUS JSON_USER ",`streams`:" JSON_COUNT ",`queued`:" JSON_COUNT
+
+/* What struct route refers to by name. */
+struct part {
+    const char *name, *json;
 };
 
-#define TEXT    "'type':'string'"
-#define NUMBER  "{'type':'integer','minimum':0}"
-#define STATE   "'user':{" TEXT "},'status':{" TEXT ",'enum':['Connected','Disconnected']}"
-#define COUNTED "'type':'object','properties':{" STATE ",'streams':" NUMBER ",'queued':" NUMBER "}"
+#define PARAMETER(name, place, description, schema)                                                \
+    name, "{`name`:`" name "`,`in`:" place ",`description`:`" description "`,`schema`:{" schema "}}"
 
-static const struct {
-    const char *name;
-    int status;
-    const char *summary, *media, *schema;
-} CONTENTS[] = {
-    {"Stream", 200, "the stream: a greeting, keep-alives, and messages as they are sent",
-     "text/event-stream", TEXT},
-    {"Closed", 200, "all streams are closed", "application/json",
-     "'type':'object','properties':{" STATE "}"},
-    {"Receipt", 202, "the message is in the history; to how many streams it was written",
-     "application/json",
-     "'type':'object','properties':{'id':{" TEXT "}," STATE ",'streams':" NUMBER
-     ",'delivered':" NUMBER "}"},
-    {"Totals", 202, "the message is in the history of so many users", "application/json",
-     "'type':'object','properties':{'users':" NUMBER ",'streams':" NUMBER ",'delivered':" NUMBER
-     "}"},
-    {"Status", 200, "the user's state", "application/json", COUNTED},
-    {"Users", 200, "all known users", "application/json",
-     "'type':'object','properties':{'users':{'type':'array','items':{" COUNTED "}}}"},
-    {"Done", 200, "the task is completed", "application/json",
-     "'type':'object','properties':{'message':{" TEXT "},'data':{" TEXT "}}"},
-    {"Health", 200, "the server is up", "application/json",
-     "'type':'object','properties':{'status':{" TEXT "}}"},
-    {"Metrics", 200, "Prometheus text format 0.0.4", "text/plain", TEXT},
-    {"Page", 200, "the page", "text/html", TEXT},
-    {"Description", 200, "this description", "application/json", "'type':'object'"},
+static const struct part PARAMETERS[] = {
+    {PARAMETER("userId", "`path`,`required`:true", "the user, a name of your choice",
+               JSON_TEXT ",`maxLength`:128,`default`:`alice`")},
+    {PARAMETER("lastEventId", "`query`",
+               "go on after the message with this id; the field Last-Event-ID counts before it",
+               JSON_TEXT ",`default`:``")},
+    {PARAMETER("Last-Event-ID", "`header`", "the same, as a browser says it when it comes back",
+               JSON_TEXT ",`default`:``")},
+    {PARAMETER("hold", "`query`",
+               "seconds for which the user is to stay away: connects are answered 204",
+               "`type`:`integer`,`minimum`:0,`maximum`:86400,`default`:0")},
+    {PARAMETER("event", "`query`", "the name of the event that a browser sees",
+               JSON_TEXT ",`maxLength`:64,`default`:`message`")},
 };
 
-#undef TEXT
-#undef NUMBER
-#undef STATE
-#undef COUNTED
+#define CONTENT(name, status, description, media, schema)                                          \
+    name, "`" status "`:{`description`:`" description "`,`content`:{`" media                       \
+          "`:{`schema`:{" schema "}}}},"
+#define OBJECT(name, status, description, properties)                                              \
+    CONTENT(name, status, description, "application/json", JSON_OBJECT(properties))
 
-/* Writes JSON, with " for every '. */
-static void openapi_write(struct sse_exchange *x, const char *json)
+static const struct part CONTENTS[] = {
+    {CONTENT("Stream", "200", "the stream: a greeting, keep-alives, and messages as they are sent",
+             "text/event-stream", JSON_TEXT)},
+    {OBJECT("Closed", "200", "all streams are closed", JSON_USER)},
+    {OBJECT("Receipt", "202", "the message is in the history; to how many streams it was written",
+            "`id`:{" JSON_TEXT "}," JSON_USER ",`streams`:" JSON_COUNT ",`delivered`:" JSON_COUNT)},
+    {OBJECT("Totals", "202", "the message is in the history of so many users",
+            "`users`:" JSON_COUNT ",`streams`:" JSON_COUNT ",`delivered`:" JSON_COUNT)},
+    {OBJECT("Status", "200", "the user's state", JSON_STATUS)},
+    {OBJECT("Users", "200", "all known users",
+            "`users`:{`type`:`array`,`items`:{" JSON_OBJECT(JSON_STATUS) "}}")},
+    {OBJECT("Done", "200", "the task is completed",
+            "`message`:{" JSON_TEXT "},`data`:{" JSON_TEXT "}")},
+    {OBJECT("Health", "200", "the server is up", "`status`:{" JSON_TEXT "}")},
+    {CONTENT("Metrics", "200", "Prometheus text format 0.0.4", "text/plain", JSON_TEXT)},
+    {CONTENT("Page", "200", "the page", "text/html", JSON_TEXT)},
+    {CONTENT("Description", "200", "this description", "application/json", "`type`:`object`")},
+};
+
+/* Writes JSON: " for every `, and for every % the next string, which may hold anything. */
+static void openapi_write(struct sse_exchange *x, const char *json, ...)
 {
-    for (size_t n; *json; json += n) {
-        n = strcspn(json, "'");
-        sse_write(x, n ? json : "\"", n ? n : 1);
-        n = n ? n : 1;
+    va_list strings;
+
+    va_start(strings, json);
+    for (; *json; json++) {
+        const char *string = *json == '%' ? va_arg(strings, const char *) : NULL;
+        if (string)
+            sse_write_json_string(x, string, strlen(string));
+        else
+            sse_write(x, *json == '`' ? "\"" : json, 1);
     }
+    va_end(strings);
 }
 
-/* Writes `lead`, then a string, which may hold anything. */
-static void openapi_string(struct sse_exchange *x, const char *lead, const char *string)
+/* Writes `lead` and the part of that name, or nothing for NULL. The unit tests check that the parts
+ * which ROUTES names are there. */
+static void openapi_part(struct sse_exchange *x, const char *lead, const struct part *part,
+                         const char *name)
 {
+    if (!name)
+        return;
+    while (strcmp(part->name, name) != 0)
+        part++;
     openapi_write(x, lead);
-    sse_write_json_string(x, string, strlen(string));
+    openapi_write(x, part->json);
 }
 
-static void openapi_parameter(struct sse_exchange *x, const char *name, const char *place)
-{
-    for (size_t i = 0; i < sizeof PARAMETERS / sizeof *PARAMETERS; i++) {
-        if (strcmp(PARAMETERS[i].name, name) != 0)
-            continue;
-        openapi_string(x, "{'name':", name);
-        openapi_string(x, ",'in':", place);
-        openapi_write(x, strcmp(place, "path") == 0 ? ",'required':true" : "");
-        openapi_string(x, ",'description':", PARAMETERS[i].summary);
-        openapi_write(x, ",'schema':{");
-        openapi_write(x, PARAMETERS[i].schema);
-        openapi_write(x, "}}");
-    }
-}
-
-/* What is answered if all is well; an error comes with a problem document. What an embedder's
- * handler answers only that knows. */
-static void openapi_answers(struct sse_exchange *x, const struct route *route)
-{
-    openapi_write(x, ",'responses':{");
-    for (size_t i = 0; route->gives && i < sizeof CONTENTS / sizeof *CONTENTS; i++) {
-        if (strcmp(CONTENTS[i].name, route->gives) != 0)
-            continue;
-        sse_print(x, "\"%d\":", CONTENTS[i].status);
-        openapi_string(x, "{'description':", CONTENTS[i].summary);
-        openapi_string(x, ",'content':{", CONTENTS[i].media);
-        openapi_write(x, ":{'schema':{");
-        openapi_write(x, CONTENTS[i].schema);
-        openapi_write(x, "}}}},");
-    }
-    if (route->is_stream)
-        openapi_write(x, "'204':{'description':'the user is to stay away: see hold'},");
-    if (!route->gives)
-        openapi_write(x, "'default':{'description':'whatever its handler answers'},");
-    openapi_write(x, "'4XX':{'$ref':'#/components/responses/Problem'},"
-                     "'5XX':{'$ref':'#/components/responses/Problem'}}");
-}
-
-/* One method of a route. */
+/* Writes one method of a route. What the handler of an embedder answers is not known. */
 static void openapi_operation(struct sse_exchange *x, const struct route *route, const char *method)
 {
-    bool has_user = strchr(route->path, '{') != NULL, is_post = strcmp(method, "post") == 0;
+    const char *user = strchr(route->path, '{') ? "userId" : NULL;
+    size_t number = (size_t)(route - x->server->routes);
 
-    openapi_string(x, "", method);
-    openapi_string(x, ":{'summary':", route->summary ? route->summary : "");
-    openapi_write(x, ",'operationId':'");
+    openapi_write(x, "%:{`summary`:%,`operationId`:`", method,
+                  route->summary ? route->summary : "");
     sse_print(x, "%s", method);
     for (const char *at = route->path; *at; at++)
         sse_write(x, char_is_alnum(*at) ? at : "_", 1);
-    size_t number = (size_t)(route - x->server->routes);
     if (number >= x->server->own_routes_at) /* /a-b and /a_b may be two */
         sse_print(x, "_%zu", number);
-    openapi_write(x, "','parameters':[");
-    if (has_user)
-        openapi_parameter(x, "userId", "path");
-    openapi_write(x, has_user && route->query ? "," : "");
-    if (route->query)
-        openapi_parameter(x, route->query, "query");
-    if (route->is_stream) {
-        openapi_write(x, ",");
-        openapi_parameter(x, "Last-Event-ID", "header");
-    }
+
+    openapi_write(x, "`,`parameters`:[");
+    openapi_part(x, "", PARAMETERS, user);
+    openapi_part(x, user ? "," : "", PARAMETERS, route->query);
+    openapi_part(x, ",", PARAMETERS, route->is_stream ? "Last-Event-ID" : NULL);
     openapi_write(x, "]");
-    if (is_post && route->takes_body)
-        openapi_write(x, ",'requestBody':{'required':true,'content':{'text/plain':{'schema':"
-                         "{'type':'string','default':'hello'}}}}");
+    if (strcmp(method, "post") == 0 && route->takes_body)
+        openapi_write(
+            x, ",`requestBody`:{`required`:true,`content`:{`text/plain`:{`schema`:{" JSON_TEXT
+               ",`default`:`hello`}}}}");
     if (x->server->config.auth_secret)
         openapi_write(x, route->access == SSE_ANYONE
-                             ? ",'security':[]"
-                             : ",'security':[{'bearer':[]},{'query':[]},{'cookie':[]}]");
-    openapi_answers(x, route);
-    openapi_write(x, "}");
+                             ? ",`security`:[]"
+                             : ",`security`:[{`bearer`:[]},{`query`:[]},{`cookie`:[]}]");
+
+    openapi_write(x, ",`responses`:{");
+    openapi_part(x, "", CONTENTS, route->gives);
+    if (route->is_stream)
+        openapi_write(x, "`204`:{`description`:`the user is to stay away: see hold`},");
+    if (!route->gives)
+        openapi_write(x, "`default`:{`description`:`whatever its handler answers`},");
+    openapi_write(x, "`4XX`:{`$ref`:`#/components/responses/Problem`},`5XX`:{`$ref`:`#/components/"
+                     "responses/Problem`}}}");
 }
 
-static void openapi_routes(struct sse_exchange *x)
+/* Returns the scheme that the client uses: https if this server speaks it, or if a proxy in front
+ * does, as X-Forwarded-Proto or a listed origin of the same host tells. */
+static const char *openapi_scheme(const struct sse_config *config, const struct http_request *r)
+{
+    struct slice host, rest = r->fields;
+    struct slice forwarded = http_next_field(&rest, "x-forwarded-proto");
+    struct origin listed;
+    unsigned port;
+
+    /* The first of a list is the client's own. */
+    bool secure =
+        config->cert_file || slice_is_nocase(slice_trim(slice_cut(&forwarded, ',')), "https");
+    bool named = r->authority.len && host_split(r->authority, &host, &port);
+    for (size_t i = 0; named && i < config->cors_count; i++)
+        secure |= origin_parse(slice_of(config->cors[i]), &listed) &&
+                  slice_same_nocase(listed.host, host) && slice_is_nocase(listed.scheme, "https") &&
+                  (port == 0 ? 443 : port) == listed.port;
+    return secure ? "https" : "http";
+}
+
+/* Answers with the description. The URL of the server is the one that the client has asked. */
+static int handle_openapi(struct sse_exchange *x, void *arg)
 {
     const struct sse_server *server = x->server;
-    openapi_write(x, ",'paths':{");
+    struct slice authority = x->request.authority;
+    (void)arg;
+
+    openapi_write(x, "{`openapi`:`3.1.0`,`info`:{`title`:`sse`,`version`:`" SSE_VERSION "`,"
+                     "`summary`:`Per-user push over Server-Sent Events`,"
+                     "`license`:{`name`:`MIT`,`identifier`:`MIT`}},`servers`:[{`url`:`");
+    sse_print(x, "%s://", openapi_scheme(&server->config, &x->request));
+    if (authority.len) /* host and port, which the parser has validated */
+        sse_write(x, authority.at, authority.len);
+    else
+        sse_print(x, "localhost:%u", server->port);
+    openapi_write(x, "`}],`security`:[],`paths`:{");
     for (const struct route *r = server->routes; r < server->routes + server->route_count; r++) {
         bool get = strstr(r->methods, "GET") != NULL, post = strstr(r->methods, "POST") != NULL;
-        openapi_string(x, r > server->routes ? "," : "", r->path);
-        openapi_write(x, ":{");
+        openapi_write(x, r > server->routes ? ",%:{" : "%:{", r->path);
         if (get)
             openapi_operation(x, r, "get");
         openapi_write(x, get && post ? "," : "");
@@ -5877,145 +5851,90 @@ static void openapi_routes(struct sse_exchange *x)
             openapi_operation(x, r, "post");
         openapi_write(x, "}");
     }
-    openapi_write(x, "}");
-}
-
-/* What the client speaks: HTTPS if this server does, or a proxy in front, as X-Forwarded-Proto or a
- * listed origin of the same host tells. */
-static const char *openapi_scheme(const struct sse_config *config, const struct http_request *r)
-{
-    struct slice authority = r->authority, host, rest = r->fields;
-    struct slice forwarded = http_next_field(&rest, "x-forwarded-proto");
-    struct origin listed;
-    unsigned port;
-
-    if (slice_is_nocase(slice_trim(slice_cut(&forwarded, ',')), "https")) /* the client's own */
-        return "https";
-    bool named = authority.len && host_split(authority, &host, &port);
-    for (size_t i = 0; named && i < config->cors_count; i++)
-        if (origin_parse(slice_of(config->cors[i]), &listed) &&
-            slice_same_nocase(listed.host, host) && slice_is_nocase(listed.scheme, "https") &&
-            (port == 0 ? 443 : port) == listed.port)
-            return "https";
-    return config->cert_file ? "https" : "http";
-}
-
-static int handle_openapi(struct sse_exchange *x, void *arg)
-{
-    const struct sse_config *config = &x->server->config;
-    struct slice authority = x->request.authority;
-    (void)arg;
-
-    openapi_write(x, "{'openapi':'3.1.0','info':{'title':'sse','version':'" SSE_VERSION "',"
-                     "'summary':'Per-user push over Server-Sent Events',"
-                     "'license':{'name':'MIT','identifier':'MIT'}},'servers':[{'url':'");
-    sse_print(x, "%s://", openapi_scheme(config, &x->request));
-    if (authority.len) /* as it was asked for: host and port, which the parser has looked at */
-        sse_write(x, authority.at, authority.len);
-    else
-        sse_print(x, "localhost:%u", x->server->port);
-    openapi_write(x, "'}],'security':[]");
-    openapi_routes(x);
-    openapi_write(
-        x, ",'components':{'responses':{'Problem':{'description':'what was wrong, and what "
-           "would be right','content':{'application/problem+json':{'schema':{'type':'object',"
-           "'properties':{'title':{'type':'string'},'status':{'type':'integer'},"
-           "'detail':{'type':'string'}}}}}}}");
-    if (config->auth_secret)
-        openapi_write(x, ",'securitySchemes':{"
-                         "'bearer':{'type':'http','scheme':'bearer','bearerFormat':'JWT'},"
-                         "'query':{'type':'apiKey','in':'query','name':'access_token'},"
-                         "'cookie':{'type':'apiKey','in':'cookie','name':'sse_token'}}");
+    openapi_write(x,
+                  "},`components`:{`responses`:{`Problem`:{`description`:`what was wrong, and what "
+                  "would be right`,`content`:{`application/problem+json`:{`schema`:{" JSON_OBJECT(
+                      "`title`:{" JSON_TEXT "},`status`:{`type`:`integer`},`detail`:{" JSON_TEXT
+                      "}") "}}}}}");
+    if (server->config.auth_secret)
+        openapi_write(x, ",`securitySchemes`:{"
+                         "`bearer`:{`type`:`http`,`scheme`:`bearer`,`bearerFormat`:`JWT`},"
+                         "`query`:{`type`:`apiKey`,`in`:`query`,`name`:`access_token`},"
+                         "`cookie`:{`type`:`apiKey`,`in`:`cookie`,`name`:`sse_token`}}");
     openapi_write(x, "}}\n");
     return 200;
 }
 
 /* ==== Page ======================================================================================
  *
- * What a browser shows at `/`: HTML, style and script stand here as they are sent, line by line,
- * and nothing comes from elsewhere. Only what carries the answer's own nonce is let run (Content
- * Security Policy Level 3 section 2.3.1). The list of routes comes from /openapi.json. */
+ * What a browser shows at `/`: HTML, style and script stand here line by line as they are sent, and
+ * nothing comes from elsewhere. NULL stands for the nonce of the answer: a browser runs nothing
+ * without it (Content Security Policy Level 3 section 2.3.1). /openapi.json lists the routes. */
 
-static const char PAGE_STYLE[] =
-    ":root { color-scheme: light dark; --dim: #5a5a5a; --good: #05620f; --bad: #a31515 }\n"
-    "@media (prefers-color-scheme: dark) {\n"
-    "  :root { --dim: #bbb; --good: #7fdc8a; --bad: #ff9c9c } }\n"
+static const char *const PAGE[] = {
+    "<!doctype html>\n<html lang='en'>\n<meta charset='utf-8'>\n"
+    "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
+    "<title>sse</title>\n<link rel='icon' href='data:,'>\n<style nonce='",
+    NULL,
+    "'>\n:root { color-scheme: light dark; --dim: light-dark(#5a5a5a, #bbb);\n"
+    "  --good: light-dark(#05620f, #7fdc8a); --bad: light-dark(#a31515, #ff9c9c) }\n"
     "body { font: 1rem/1.45 system-ui, sans-serif; max-width: 80rem; margin: 0 auto;\n"
     "  padding: 0 1rem 3rem; background: Canvas } [hidden] { display: none !important }\n"
     "h2 { margin: 2rem 0 .3rem } h3 { margin: 0; font-size: 1rem; overflow-wrap: anywhere }\n"
-    "p { margin: .3rem 0 .7rem; max-width: 65ch }\n"
-    "table { border-collapse: collapse; font-size: .9rem }\n"
+    "p { margin: .3rem 0 .7rem; max-width: 65ch } label { display: grid; font-size: .85rem }\n"
+    "table { border-collapse: collapse; font-size: .9rem } label.row { min-height: 2.5rem }\n"
     "code, output, .log { font: .85rem/1.4 ui-monospace, monospace; overflow-wrap: anywhere }\n"
     "form, .row { display: flex; flex-wrap: wrap; gap: .6rem; align-items: end; margin: .5rem 0 }\n"
-    ".row { align-items: center; margin: 0 }\n"
-    ".row > span { flex: 1 } label { display: grid; font-size: .85rem }\n"
+    ".row { align-items: center; margin: 0 } .row > span { flex: 1 }\n"
     "input, textarea, button { font: inherit; padding: .4rem .6rem; max-width: 100%;\n"
     "  min-height: 2.5rem; box-sizing: border-box } :focus-visible { outline: 3px solid #48f }\n"
+    ".row input, a { display: inline-block; min-width: 24px; min-height: 24px }\n"
     ".cards { display: grid; gap: .8rem; align-items: start; margin-bottom: .8rem;\n"
     "  grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)) }\n"
     "article { border: 1px solid #8888; border-radius: .5rem; padding: .7rem; min-width: 0 }\n"
     ".log, output { display: block; overflow: auto; white-space: pre-wrap; margin: .5rem 0 0;\n"
     "  padding: 0; list-style: none; max-height: 15rem } .log { height: 15rem }\n"
-    ".log li, td { border-top: 1px solid #8888 } td:first-child { overflow-wrap: anywhere }\n"
-    ".log div { margin: 0 1rem } i, .dim, .keep-alive, .retry { color: var(--dim) }\n"
+    ".log li, td { border-top: 1px solid #8888 } .log div { margin: 0 1rem }\n"
+    "th, td { text-align: left; padding: 0 .4rem 0 0 } td:first-child { overflow-wrap: anywhere }\n"
+    "i, .dim, .keep-alive, .retry { color: var(--dim) } .quiet .keep-alive { display: none }\n"
     ".good, .message b { color: var(--good) } .bad, .gap b, .refused b { color: var(--bad) }\n"
-    "th, td { text-align: left; padding: 0 .4rem 0 0 } .quiet .keep-alive { display: none }\n"
-    "label.row { min-height: 2.5rem }\n"
-    ".row input, a { display: inline-block; min-width: 24px; min-height: 24px }\n"
-    ".said { position: absolute; width: 1px; overflow: hidden; clip-path: inset(50%) }\n";
-
-static const char PAGE_BODY[] =
-    "<header>\n"
-    "<h1>sse</h1>\n"
-    "<p>This server pushes messages to users: what is sent to a user arrives on all streams that\n"
-    "are open for that user, in every browser and program.</p>\n"
+    ".said { position: absolute; width: 1px; overflow: hidden; clip-path: inset(50%) }\n"
+    "</style>\n<header>\n<h1>sse</h1>\n",
+    "<p>What is sent to a user arrives on all streams that are open for that user.</p>\n"
     "<p id='server' role='status'>Asking for the server ...</p>\n"
     "<label id='auth' hidden>Access token, which this server asks for (sse:admin shows all)\n"
     "<input id='token' autocomplete='off' spellcheck='false'></label>\n"
-    "</header>\n"
-    "<main>\n"
-    "<h2>Streams</h2>\n"
+    "</header>\n<main>\n<h2>Streams</h2>\n"
     "<p>A stream is one request whose answer goes on. When it breaks off, this page asks again\n"
-    "and names the last id it had (Last-Event-ID), so that it gets what it missed.</p>\n"
-    "<form id='opener'>\n"
+    "and names the last id it had (Last-Event-ID), to get what it missed.</p>\n<form id='opener'>\n"
     "<label>User <input id='who' value='alice' required autocomplete='off'></label>\n"
     "<button>Open a stream</button>\n"
     "<label class='row'><input type='checkbox' id='beats' checked> show keep-alives</label>\n"
-    "</form>\n"
-    "<p id='full' role='status' class='bad'></p>\n"
-    "<div id='sender' class='cards'></div>\n"
-    "<div id='streams' class='cards'></div>\n"
-    "<h2>Users</h2>\n"
-    "<p>Everyone who ever connected or was sent something. Queued are messages that no stream has\n"
-    "had yet: they wait for the user to come.</p>\n"
+    "</form>\n<p id='full' role='status' class='bad'></p>\n"
+    "<div id='sender' class='cards'></div>\n<div id='streams' class='cards'></div>\n"
+    "<h2>Users</h2>\n<p>Everyone seen so far. Queued messages wait for the user.</p>\n"
     "<table><thead><tr><th>User<th>State<th>Streams<th>Queued</thead><tbody id='users'></table>\n"
-    "<p id='listed' class='dim'></p>\n"
-    "<h2>Routes</h2>\n"
-    "<p>All else that this server answers to. Each can be tried here, or from a shell with the\n"
-    "line below it; <a href='openapi.json'>openapi.json</a> describes them to programs.</p>\n"
-    "<div id='routes' class='cards'></div>\n"
-    "</main>\n"
-    "<p id='said' class='said' role='status'></p>\n";
-
-static const char PAGE_TOOLS[] =
-    "const $ = (id) => document.getElementById(id);\n"
+    "<p id='listed' class='dim'></p>\n<h2>Routes</h2>\n"
+    "<p>Try each here or in a shell; <a href='openapi.json'>openapi.json</a> has them all.</p>\n"
+    "<div id='routes' class='cards'></div>\n</main>\n"
+    "<p id='said' class='said' role='status'></p>\n<script nonce='",
+    NULL,
+    /* `soon` has the users asked for at once; `running` counts the requests of cards. */
+    "'>\nconst $ = (id) => document.getElementById(id);\n"
     "const make = (tag, properties, ...children) => {\n"
     "  const element = Object.assign(document.createElement(tag), properties);\n"
     "  element.append(...children);\n"
     "  return element;\n"
     "};\n"
-    "const clean = (text) => text?.replace(/[^!-~]/g, ''); // a field can hold no other\n"
+    "const clean = (text) => text?.replace(/[^!-~]/g, '');\n"
     "const token = () => clean($('token').value);\n"
-    "const home = new URL('.', location); // below a proxy's path as well\n"
+    "const home = new URL('.', location);\n"
     "const ask = (url, options) => fetch(url, { cache: 'no-store', ...options, headers: {\n"
     "  ...options.headers, ...(token() && { Authorization: `Bearer ${token()}` }) } });\n"
     "const explain = async (answer) => answer.status + ': ' +\n"
     "  ((await answer.json().catch(() => {}))?.detail ?? answer.statusText);\n"
-    "let soon = false; // something has happened: ask for the users at once\n";
-
-static const char PAGE_EVENTS[] =
-    "// A stream. An EventSource hides what this page shows: comments, events of any name,\n"
-    "// ids, refusals.\n"
+    "let soon = false, running = 0;\n"
+    /* A stream. An EventSource would hide comments, ids, refusals and events of any name. */
     "const meanings = {\n"
     "  retry: 'How long the client is to wait before it asks again.',\n"
     "  connected: 'The stream begins, after the message with this id.',\n"
@@ -6044,23 +5963,22 @@ static const char PAGE_EVENTS[] =
     "    this.state.textContent = `${state}, reconnects: ${reconnects}`;\n"
     "    soon = true;\n"
     "  }\n"
+    /* Follows the end of the log, unless somebody reads further up. */
     "  show(kind, data, id, event) {\n"
-    "    const now = new Date(), ms = String(now % 1000).padStart(3, '0');\n"
-    "    const log = this.log, below = log.scrollHeight - log.scrollTop - log.clientHeight;\n"
+    "    const now = new Date(), ms = String(now % 1000).padStart(3, '0'), { log } = this;\n"
+    "    const follows = log.scrollHeight - log.scrollTop - log.clientHeight < 50;\n"
     "    log.append(make('li', { className: kind, title: meanings[kind] },\n"
     "      `${now.toTimeString().slice(0, 8)}.${ms} `, make('b', {}, kind),\n"
     "      id ? ` id ${id}` : '', event ? ` event ${event}` : '', make('div', {}, data),\n"
     "      log.getElementsByClassName(kind)[0] ? '' : make('i', {}, meanings[kind])));\n"
     "    if (log.children.length > 500) log.firstChild.remove();\n"
-    "    if (below < 50) log.scrollTop = log.scrollHeight; // else somebody reads further up\n"
+    "    if (follows) log.scrollTop = log.scrollHeight;\n"
     "    if (kind === 'keep-alive') return;\n"
     "    $('said').textContent = `${this.user}: ${kind} ${data}`;\n"
     "    soon = true;\n"
-    "  }\n";
-
-static const char PAGE_STREAM[] =
-    "  // Takes a line (WHATWG HTML, 9.2.6): a comment or retry counts at once, all else at the\n"
-    "  // empty line. Only the greeting, which comes first, and messages have ids.\n"
+    "  }\n",
+    /* Takes a line (WHATWG HTML, 9.2.6): a comment or retry counts at once, all else at the empty
+     * line. Only the greeting, which comes first, and messages have ids. */
     "  take(line) {\n"
     "    const [name, value = ''] = line.split(/: ?(.*)/s);\n"
     "    const { id, event, data } = this.block;\n"
@@ -6074,10 +5992,9 @@ static const char PAGE_STREAM[] =
     "    this.show(this.kind, data, id, event);\n"
     "    [this.kind, this.last] = ['message', id];\n"
     "  }\n"
-    "  // Asks for the stream and reads it. How long to wait before the next try, or why not to.\n"
+    /* Asks for the stream and reads it. How long to wait before the next try, or why not to. */
     "  async once(reconnects) {\n"
-    "    const late = 'waiting for a connection or an answer: other tabs may hold all';\n"
-    "    const timer = setTimeout(() => this.tell(late, reconnects), 3000);\n"
+    "    const timer = setTimeout(() => this.tell('waiting for a connection', reconnects), 3000);\n"
     "    const answer = await ask(`${home}sse/connect/${encodeURIComponent(this.user)}`, {\n"
     "      signal: this.end.signal, headers: this.last ? { 'Last-Event-ID': this.last } : {},\n"
     "    }).finally(() => clearTimeout(timer));\n"
@@ -6093,7 +6010,7 @@ static const char PAGE_STREAM[] =
     "    for (let text = '', part; !(part = await reader.read()).done;) {\n"
     "      const lines = (text + part.value).split('\\n');\n"
     "      text = lines.pop();\n"
-    "      for (const line of lines) this.take(line);\n"
+    "      lines.forEach((line) => this.take(line));\n"
     "    }\n"
     "    return { wait: this.retry };\n"
     "  }\n"
@@ -6113,28 +6030,23 @@ static const char PAGE_STREAM[] =
     "    this.button.textContent = 'Remove';\n"
     "    this.button.onclick = () => this.card.remove();\n"
     "  }\n"
-    "}\n";
-
-static const char PAGE_OPEN[] =
-    "// Over HTTP/1.1 a browser keeps six connections to a server, and this page needs two.\n"
-    "let running = 0; // requests from cards: a task takes ten seconds\n"
+    "}\n"
+    /* Over HTTP/1.1 a browser keeps six connections to a server, and this page needs two. */
     "const start = (user, query, last) => {\n"
-    "  const few = performance.getEntriesByType('navigation')[0].nextHopProtocol === 'http/1.1';\n"
-    "  const full = few && open.size + running >= 4;\n"
+    "  const [{ nextHopProtocol }] = performance.getEntriesByType('navigation');\n"
+    "  const full = nextHopProtocol === 'http/1.1' && open.size + running >= 4;\n"
     "  $('full').textContent = full ? 'Four streams or tasks are under way: a browser keeps ' +\n"
     "    'six connections to a server at most. Close a stream, or wait.' : '';\n"
     "  if (!full) new Stream(user, clean(last || query)).log.focus();\n"
     "};\n"
     "$('opener').onsubmit = (event) => (event.preventDefault(), start($('who').value));\n"
-    "$('beats').onchange = () => $('streams').classList.toggle('quiet', !$('beats').checked);\n";
-
-static const char PAGE_USERS[] =
-    "// The users, and whether the server is there: asked for every few seconds, and as soon as\n"
-    "// a stream shows that something has happened.\n"
+    "$('beats').onchange = () => $('streams').classList.toggle('quiet', !$('beats').checked);\n",
+    /* The users, and whether the server is there: asked for every few seconds, and as soon as a
+     * stream shows that something has happened. */
     "let shown, gone = false, whenThere = 'The server is there.';\n"
     "const showUsers = async (answer) => {\n"
     "  const text = answer.ok ? await answer.text() : '{\"users\":[]}';\n"
-    "  const users = JSON.parse(text).users;\n"
+    "  const { users } = JSON.parse(text);\n"
     "  const more = users.length > 200 ? `and ${users.length - 200} more` : '';\n"
     "  $('listed').textContent = answer.ok ? more : await explain(answer);\n"
     "  if (text === shown) return false;\n"
@@ -6148,9 +6060,9 @@ static const char PAGE_USERS[] =
     "  for (let text, news;;) {\n"
     "    soon = news = false;\n"
     "    try {\n"
-    "      const patience = AbortSignal.timeout(5000);\n"
-    "      if (!$('routes').firstChild) await list(patience);\n"
-    "      news = await showUsers(await ask(home + 'sse/users', { signal: patience }));\n"
+    "      const signal = AbortSignal.timeout(5000);\n"
+    "      if (!$('routes').firstChild) await list(signal);\n"
+    "      news = await showUsers(await ask(home + 'sse/users', { signal }));\n"
     "      if (gone) whenThere = `The server is back since ${new Date().toLocaleTimeString()}.`;\n"
     "      gone = false;\n"
     "      text = whenThere;\n"
@@ -6165,28 +6077,24 @@ static const char PAGE_USERS[] =
     "    for (let i = 0; i < 1 || document.hidden || (!soon && i < (news || gone ? 8 : 16)); i++)\n"
     "      await new Promise((done) => setTimeout(done, 250));\n"
     "  }\n"
-    "};\n";
-
-static const char PAGE_ROUTES[] =
-    "// The routes: a card for each operation of openapi.json, made from the server's own table.\n"
+    "};\n"
+    /* A card for each operation of openapi.json, which has one parameter in its query at most. */
     "const quote = (text) => `'${text.replaceAll(\"'\", \"'\\\\''\")}'`;\n"
-    "const card = (path, method, operation) => {\n"
+    "const card = (path, method, { parameters, requestBody, responses, summary }) => {\n"
     "  const name = `${method.toUpperCase()} ${path}`, row = make('form', {});\n"
-    "  const inputs = operation.parameters.map((p) => ({ ...p, input: make('input',\n"
+    "  const inputs = parameters.map((p) => ({ ...p, input: make('input',\n"
     "    { value: p.schema.default ?? '', autocomplete: 'off' }) }));\n"
-    "  const sample = operation.requestBody?.content['text/plain'].schema.default;\n"
+    "  const sample = requestBody?.content['text/plain'].schema.default;\n"
     "  const body = sample && make('textarea', { rows: 1, value: sample });\n"
-    "  const isStream = operation.responses[200]?.content['text/event-stream'];\n"
+    "  const isStream = responses[200]?.content['text/event-stream'];\n"
     "  const curl = make('code', {}), output = make('output', {});\n"
     "  let at, headers;\n"
     "  const update = () => {\n"
     "    [at, headers] = [home + path.slice(1), {}];\n"
-    "    for (const p of inputs) {\n"
-    "      const { value } = p.input, coded = encodeURIComponent(value);\n"
-    "      if (p.in === 'path') at = at.replace(`{${p.name}}`, coded);\n"
-    "      else if (p.in === 'header' && value) headers[p.name] = clean(value);\n"
-    "      else if (value) at += `?${p.name}=${coded}`; // a route takes one at most\n"
-    "    }\n"
+    "    for (const { name, in: place, input: { value } } of inputs)\n"
+    "      if (place === 'path') at = at.replace(`{${name}}`, encodeURIComponent(value));\n"
+    "      else if (place === 'header' && value) headers[name] = clean(value);\n"
+    "      else if (value) at += `?${name}=${encodeURIComponent(value)}`;\n"
     "    curl.textContent = ['curl', isStream && '-N', method === 'post' && !body && '-X POST',\n"
     "      body && `--data-raw ${quote(body.value)}`,\n"
     "      token() && '-H \"Authorization: Bearer $TOKEN\"',\n"
@@ -6204,57 +6112,48 @@ static const char PAGE_ROUTES[] =
     "    output.textContent = answer ? `${answer.status} ${text}` : 'no answer';\n"
     "    output.tabIndex = 0;\n"
     "    soon = true;\n"
-    "  };\n"
-    "  const copy = ({ target }) => { // navigator.clipboard is not there on plain HTTP elsewhere\n"
+    "  };\n",
+    /* navigator.clipboard would not be there on plain HTTP beyond loopback. */
+    "  const copy = ({ target }) => {\n"
     "    getSelection().selectAllChildren(curl);\n"
     "    target.textContent = document.execCommand('copy') ? 'Copied' : 'Not copied';\n"
     "    $('said').textContent = target.textContent;\n"
     "    setTimeout(() => (target.textContent = 'Copy'), 2000);\n"
     "  };\n"
-    "  for (const { name, description, input } of inputs)\n"
-    "    row.append(make('label', { title: description }, name, input));\n"
-    "  if (body) row.append(make('label', {}, 'body', body));\n"
-    "  row.append(make('button', { ariaLabel: `Try ${name}` }, 'Try'), make('button',\n"
+    "  row.append(...inputs.map((p) => make('label', { title: p.description }, p.name, p.input)),\n"
+    "    body ? make('label', {}, 'body', body) : '',\n"
+    "    make('button', { ariaLabel: `Try ${name}` }, 'Try'), make('button',\n"
     "    { type: 'button', onclick: copy, ariaLabel: `Copy the curl line of ${name}` }, 'Copy'));\n"
     "  Object.assign(row, { oninput: update, onsubmit: run });\n"
     "  $('token').addEventListener('input', update);\n"
     "  update();\n"
-    "  return make('article', {}, make('h3', {}, name), make('p', {}, operation.summary), row,\n"
-    "    curl, output);\n"
+    "  return make('article', {}, make('h3', {}, name), make('p', {}, summary), row, curl, "
+    "output);\n"
     "};\n"
     "const list = async (signal) => {\n"
     "  const answer = await fetch(home + 'openapi.json', { signal });\n"
-    "  if (!answer.ok) return; // asked for again in a moment\n"
+    "  if (!answer.ok) return;\n"
     "  const api = await answer.json();\n"
     "  $('auth').hidden = !api.components.securitySchemes;\n"
-    "  for (const path in api.paths)\n"
-    "    for (const method in api.paths[path])\n"
-    "      $(path.startsWith('/sse/send/') ? 'sender' : 'routes').append(\n"
-    "        card(path, method, api.paths[path][method]));\n"
+    "  for (const [path, methods] of Object.entries(api.paths))\n"
+    "    $(path.startsWith('/sse/send/') ? 'sender' : 'routes').append(\n"
+    "      ...Object.keys(methods).map((method) => card(path, method, methods[method])));\n"
     "};\n"
-    "watch();\n";
+    "watch();\n</script>\n",
+};
 
-static const char *const PAGE_SCRIPT[] = {PAGE_TOOLS, PAGE_EVENTS, PAGE_STREAM,
-                                          PAGE_OPEN,  PAGE_USERS,  PAGE_ROUTES};
-
-/* Unguessable, and another one every time. */
-static void text_nonce(struct sse_server *server, struct text *t)
-{
-    /* It only grows, also where the counter has 32 bits and begins again. */
-    uint64_t draw = ((uint64_t)now_us() << 8) + atomic_fetch_add(&server->nonces, 1);
-    for (int half = 0; half < 2; half++)
-        text_print(t, "%016" PRIx64,
-                   sip_hash(server->nonce_keys[half], (char *)&draw, sizeof draw));
-}
-
+/* Answers with the page, and allows only what has the nonce of this answer. */
 static int handle_page(struct sse_exchange *x, void *arg)
 {
+    struct sse_server *server = x->server;
     char nonce[33], policy[256];
-    struct text t = text_over(nonce, sizeof nonce);
     (void)arg;
 
-    text_nonce(x->server, &t);
-    nonce[t.len] = 0;
+    /* The draw only grows, also where the counter has 32 bits and begins again. */
+    uint64_t draw = ((uint64_t)now_us() << 8) + atomic_fetch_add(&server->nonces, 1);
+    for (size_t half = 0; half < 2; half++)
+        snprintf(nonce + 16 * half, 17, "%016" PRIx64,
+                 sip_hash(server->nonce_keys[half], (char *)&draw, sizeof draw));
     snprintf(policy, sizeof policy,
              "default-src 'none'; connect-src 'self'; img-src data:; style-src 'nonce-%s'; "
              "script-src 'nonce-%s'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -6264,18 +6163,10 @@ static int handle_page(struct sse_exchange *x, void *arg)
         sse_field(x, "Referrer-Policy", "no-referrer") != SSE_OK)
         return sse_fail(x, 500, "the page's fields do not fit");
     sse_content_type(x, "text/html; charset=utf-8");
-    sse_print(x,
-              "<!doctype html>\n<html lang='en'>\n<meta charset='utf-8'>\n"
-              "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
-              "<title>sse</title>\n<link rel='icon' href='data:,'>\n<style nonce='%s'>\n",
-              nonce);
-    sse_write(x, PAGE_STYLE, sizeof PAGE_STYLE - 1);
-    sse_print(x, "</style>\n");
-    sse_write(x, PAGE_BODY, sizeof PAGE_BODY - 1);
-    sse_print(x, "<script nonce='%s'>\n", nonce);
-    for (size_t i = 0; i < sizeof PAGE_SCRIPT / sizeof *PAGE_SCRIPT; i++)
-        sse_write(x, PAGE_SCRIPT[i], strlen(PAGE_SCRIPT[i]));
-    sse_print(x, "</script>\n");
+    for (size_t i = 0; i < sizeof PAGE / sizeof *PAGE; i++) {
+        struct slice part = slice_of(PAGE[i] ? PAGE[i] : nonce);
+        sse_write(x, part.at, part.len);
+    }
     return 200;
 }
 
@@ -6317,6 +6208,7 @@ static const struct route ROUTES[] = {
 
 _Static_assert(sizeof ROUTES / sizeof *ROUTES + SSE_OWN_ROUTES <= SSE_ROUTES, "raise SSE_ROUTES");
 
+/* Adds the server's own routes to its table; those of an embedder come behind. */
 static void server_add_routes(struct sse_server *server)
 {
     for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++)
@@ -6325,57 +6217,48 @@ static void server_add_routes(struct sse_server *server)
     server->own_routes_at = server->route_count;
 }
 
-/* Would the new route never be found? */
-static bool route_is_taken(const struct sse_server *server, const char *path)
-{
-    const struct route *found = route_find(server, slice_of(path));
-    return found && (found < server->routes + server->own_routes_at || !strcmp(found->path, path));
-}
-
-/* "/", or segments of what may stand in a path unescaped; the last may be {userId}. */
+/* Tells whether a path is "/", or segments of what may stand in a path unescaped, the last of which
+ * may be {userId}. */
 static bool route_path_is_valid(const char *path)
 {
     size_t fixed = strcspn(path, "{");
-    if (strlen(path) > SSE_ROUTE_BYTES)
-        return false;
-    for (size_t i = 0; i < fixed; i++)
-        if (!char_is_alnum(path[i]) && !strchr("/-._~!$&'()*+,;=:@%", path[i]))
-            return false;
-    return path[0] == '/' &&
+    bool valid = path[0] == '/' && strlen(path) <= SSE_ROUTE_BYTES;
+
+    for (size_t i = 0; i < fixed && valid; i++)
+        valid = char_is_alnum(path[i]) || strchr("/-._~!$&'()*+,;=:@%", path[i]);
+    return valid &&
            (!path[fixed] || (path[fixed - 1] == '/' && strcmp(path + fixed, "{userId}") == 0));
 }
 
 int sse_route(struct sse_server *server, const char *methods, const char *path,
               enum sse_access access, const char *summary, sse_handler handler, void *arg)
 {
+    const struct route *own = server->routes + server->own_routes_at, *found;
     struct slice m = slice_of(methods);
 
-    if (!slice_is(m, "GET") && !slice_is(m, "POST") && !slice_is(m, "GET|POST"))
+    if ((!slice_is(m, "GET") && !slice_is(m, "POST") && !slice_is(m, "GET|POST")) || !path ||
+        !handler || !route_path_is_valid(path))
         return SSE_EINVAL;
-    if (!path || !handler || !route_path_is_valid(path) || route_is_taken(server, path))
-        return SSE_EINVAL;
+    found = route_find(server, slice_of(path));
+    if (found && (found < own || strcmp(found->path, path) == 0))
+        return SSE_EINVAL; /* no request would ever reach the new route */
     if (server->route_count == server->own_routes_at + SSE_OWN_ROUTES)
         return SSE_EFULL;
-    server->routes[server->route_count++] = (struct route){.methods = methods,
-                                                           .path = path,
-                                                           .access = access,
-                                                           .summary = summary,
-                                                           .handler = handler,
-                                                           .arg = arg,
-                                                           .takes_body = true};
+    server->routes[server->route_count++] =
+        (struct route){methods, path, access, summary, handler, arg, .takes_body = true};
     return SSE_OK;
 }
 
 /* ==== Options ===================================================================================
  *
- * One table, which feeds the defaults, the checks of sse_create(), the command line and --help. To
- * add a number, a file or a switch, add a field to struct sse_config and a line here; an option of
- * another kind has its case in option_apply(), too. */
+ * One table feeds the defaults, the checks of sse_create(), the command line and --help. To add a
+ * number, a file or a switch, add a field to struct sse_config and a line to OPTIONS; an option of
+ * another kind also needs a case in option_set(). */
 
 enum option_kind {
     OPTION_NUMBER,
     OPTION_FILE,
-    OPTION_OFF, /* a switch: it turns off what is on by default */
+    OPTION_OFF, /* a switch that turns off what is on by default */
     OPTION_ADDRESS,
     OPTION_KEEP_ALIVE,
     OPTION_GREETING,
@@ -6393,16 +6276,12 @@ struct config_option {
     unsigned min, max, preset;
 };
 
-#define FIELD(name)                           offsetof(struct sse_config, name)
-#define NUMBER(field, least, most, otherwise) OPTION_NUMBER, FIELD(field), least, most, otherwise
-#define FILE_OF(field)                        OPTION_FILE, FIELD(field), 0, 0, 0
-#define OFF(field)                            OPTION_OFF, FIELD(field), 0, 0, 0
-#define KIND(kind, field)                     kind, FIELD(field), 0, 0, 0
-#define OTHER(kind)                           kind, 0, 0, 0, 0
+#define AT(field)                             .offset = offsetof(struct sse_config, field)
+#define NUMBER(field, least, most, otherwise) OPTION_NUMBER, AT(field), least, most, otherwise
 
 static const struct config_option OPTIONS[] = {
     {'p', "port", "N", "TCP port; 0 takes a free one", NUMBER(port, 0, 65535, 8080)},
-    {'b', "bind", "ADDR", "IPv4 or IPv6 address to listen on (127.0.0.1)", OTHER(OPTION_ADDRESS)},
+    {'b', "bind", "ADDR", "IPv4 or IPv6 address to listen on (127.0.0.1)", .kind = OPTION_ADDRESS},
     {0, "max-users", "N", "slots in the user table", NUMBER(max_users, 1, 1000000, 1024)},
     {0, "max-connections", "N", "streams and other connections open at once",
      NUMBER(max_connections, 1, 1000000, 1024)},
@@ -6416,32 +6295,29 @@ static const struct config_option OPTIONS[] = {
     {0, "heartbeat", "SECONDS", "time between keep-alives on a stream",
      NUMBER(heartbeat_s, 1, 3600, 5)},
     {0, "heartbeat-as", "KIND", "the keep-alive as a message or a comment (message)",
-     KIND(OPTION_KEEP_ALIVE, heartbeat_comment)},
+     OPTION_KEEP_ALIVE, AT(heartbeat_comment)},
     {0, "greeting-as", "KIND", "the greeting as a message or as event: connected (message)",
-     KIND(OPTION_GREETING, greeting_event)},
+     OPTION_GREETING, AT(greeting_event)},
     {0, "retry", "MS", "reconnection time told to clients", NUMBER(retry_ms, 0, 3600000, 2000)},
     {0, "cors", "ORIGIN", "an origin whose pages may use the server; repeat it, or * for any",
-     OTHER(OPTION_ORIGIN)},
+     .kind = OPTION_ORIGIN},
     {0, "cert", "FILE", "PEM certificate chain, to serve HTTPS; needs a build with OpenSSL",
-     FILE_OF(cert_file)},
-    {0, "key", "FILE", "its private key, in PEM form too; likewise", FILE_OF(key_file)},
+     OPTION_FILE, AT(cert_file)},
+    {0, "key", "FILE", "its private key, in PEM form too; likewise", OPTION_FILE, AT(key_file)},
     {0, "auth-secret", "FILE", "require JSON Web Tokens signed with the file's bytes; likewise",
-     OTHER(OPTION_SECRET)},
-    {0, "no-demo", NULL, "leave out the page and the demo tasks", OFF(demo)},
-    {'q', "quiet", NULL, "no access log", OFF(access_log)},
-    {'V', "version", NULL, "print the version and exit", OTHER(OPTION_VERSION)},
-    {'h', "help", NULL, "print this and exit", OTHER(OPTION_HELP)},
+     .kind = OPTION_SECRET},
+    {0, "no-demo", NULL, "leave out the page and the demo tasks", OPTION_OFF, AT(demo)},
+    {'q', "quiet", NULL, "no access log", OPTION_OFF, AT(access_log)},
+    {'V', "version", NULL, "print the version and exit", .kind = OPTION_VERSION},
+    {'h', "help", NULL, "print this and exit", .kind = OPTION_HELP},
 };
 
-#undef FIELD
+#undef AT
 #undef NUMBER
-#undef FILE_OF
-#undef OFF
-#undef KIND
-#undef OTHER
 
 enum { OPTION_COUNT = sizeof OPTIONS / sizeof *OPTIONS };
 
+/* Returns the field of *config that the option sets. */
 static void *option_field(struct sse_config *config, const struct config_option *o)
 {
     return (char *)config + o->offset;
@@ -6457,7 +6333,7 @@ void sse_config_init(struct sse_config *config)
             *(bool *)option_field(config, o) = true;
 }
 
-/* A numeric address, resolved without asking anyone. The caller frees it. NULL if it is none. */
+/* Parses a numeric address, without DNS. Returns a list of one, which the caller frees, or NULL. */
 static struct addrinfo *address_parse(const char *address, const char *port)
 {
     struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
@@ -6466,9 +6342,10 @@ static struct addrinfo *address_parse(const char *address, const char *port)
     return getaddrinfo(address, port, &hints, &found) == 0 ? found : NULL;
 }
 
+/* Tells whether a numeric address is valid: getaddrinfo() alone would take 127.1 for 127.0.0.1. */
 static bool address_is_valid(const char *address)
 {
-    struct in_addr ignored; /* getaddrinfo would take 127.1 for 127.0.0.1, as inet_aton does */
+    struct in_addr ignored;
     if (!strchr(address, ':'))
         return inet_pton(AF_INET, address, &ignored) == 1;
     struct addrinfo *found = address_parse(address, "0");
@@ -6477,26 +6354,24 @@ static bool address_is_valid(const char *address)
     return found != NULL;
 }
 
+/* Tells whether every field of *config is in its range, and what belongs together is there. */
 static bool config_is_valid(struct sse_config *config)
 {
-    for (int i = 0; i < OPTION_COUNT; i++) {
-        const struct config_option *o = &OPTIONS[i];
+    for (const struct config_option *o = OPTIONS; o < OPTIONS + OPTION_COUNT; o++) {
         unsigned value = o->kind == OPTION_NUMBER ? *(unsigned *)option_field(config, o) : 0;
-        if (o->kind == OPTION_NUMBER && (value < o->min || value > o->max))
+        if (value < o->min || value > o->max)
             return false;
     }
-    for (size_t i = 0; config->cors && i < config->cors_count; i++)
-        if (!config->cors[i] || !origin_is_valid(config->cors[i]))
+    for (size_t i = 0; i < config->cors_count; i++)
+        if (!config->cors || !config->cors[i] || !origin_is_valid(config->cors[i]))
             return false;
-    if (!config->cert_file != !config->key_file)
-        return false;
-    if (!config->auth_secret != !config->auth_secret_len)
-        return false;
     if (config->auth_secret && (config->auth_secret_len < SSE_SECRET_BYTES_MIN ||
                                 config->auth_secret_len > SSE_SECRET_BYTES))
         return false;
-    return config->stack_bytes >= SSE_STACK_BYTES_MIN && (config->cors || !config->cors_count) &&
-           config->bind_address && address_is_valid(config->bind_address);
+    return !config->cert_file == !config->key_file &&
+           !config->auth_secret == !config->auth_secret_len &&
+           config->stack_bytes >= SSE_STACK_BYTES_MIN && config->bind_address &&
+           address_is_valid(config->bind_address);
 }
 
 /* ==== Workers ===================================================================================
@@ -7523,16 +7398,27 @@ void sse_destroy(struct sse_server *server)
 
 /* ==== Program ===================================================================================
  *
- * The command line over the library: only here is anything printed, exited or done about
- * signals. */
+ * The command line over the library. Only this section prints, exits or handles signals. */
 
 #ifndef SSE_NO_MAIN
 
 static struct sse_server *the_server; /* for the signal handler */
 static const char **the_origins;      /* what --cors listed; as long as the command line */
 
-/* The first SIGTERM or SIGINT begins an orderly stop; one that comes while it lasts ends the
- * process at once. */
+/* Prints one line and exits: with 1 for a failure at run time, with 2 for bad usage. */
+SSE_PRINTF(2, 3) _Noreturn static void die(int status, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    fputs("sse: ", stderr);
+    vfprintf(stderr, format, args);
+    fputs("\n", stderr);
+    va_end(args);
+    exit(status);
+}
+
+/* The first SIGTERM or SIGINT begins a graceful shutdown; a second one ends the process at once. */
 static void on_signal(int signal_number)
 {
     if (signal_number == SIGHUP && the_server->config.cert_file)
@@ -7543,30 +7429,30 @@ static void on_signal(int signal_number)
         sse_stop(the_server);
 }
 
+/* Writes a line to the log. A line that stderr has no room for is dropped, because a log that
+ * nobody reads must not block the threads that write to it. */
 static void log_to_stderr(void *arg, const char *line)
 {
     struct iovec parts[2] = {{(void *)line, strlen(line)}, {(void *)"\n", 1}};
     struct pollfd on = {.fd = STDERR_FILENO, .events = POLLOUT};
     (void)arg;
-    /* A log that nobody reads must not hold up those who write to it: the line is lost. */
     if (poll(&on, 1, 0) == 1 && writev(STDERR_FILENO, parts, 2) < 0)
         return;
 }
 
+/* Writes out what was printed, or exits because that failed. */
 static void flush_stdout(void)
 {
-    if (fflush(stdout) == 0 && !ferror(stdout))
-        return;
-    fprintf(stderr, "sse: cannot write to standard output: %s\n", strerror(errno));
-    exit(1);
+    if (fflush(stdout) != 0 || ferror(stdout))
+        die(1, "cannot write to standard output: %s", strerror(errno));
 }
 
+/* Prints a line for each option, with its default. */
 static void print_help(void)
 {
     printf("Usage: sse [options]\n"
            "Serves event streams on /sse/connect/{userId}, and sends to them.\n\n");
-    for (int i = 0; i < OPTION_COUNT; i++) {
-        const struct config_option *o = &OPTIONS[i];
+    for (const struct config_option *o = OPTIONS; o < OPTIONS + OPTION_COUNT; o++) {
         int width = printf("  %c%c%c --%s %s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
                            o->letter ? ',' : ' ', o->name, o->takes ? o->takes : "");
         printf("%*s%s", width < 32 ? 32 - width : 1, "", o->help);
@@ -7576,174 +7462,129 @@ static void print_help(void)
     }
 }
 
-/* What an option takes, for those that take something other than nothing. */
-static const char *const OPTION_TAKES[] = {[OPTION_NUMBER] = "a number",
-                                           [OPTION_FILE] = "a file",
-                                           [OPTION_SECRET] = "a file",
-                                           [OPTION_ADDRESS] = "an IPv4 or IPv6 address",
-                                           [OPTION_KEEP_ALIVE] = "message or comment",
-                                           [OPTION_GREETING] = "message or event",
-                                           [OPTION_ORIGIN] =
-                                               "an origin, scheme://host[:port], or *",
-                                           [OPTION_HELP] = NULL};
-
-static bool option_is_file(const struct config_option *o)
+/* Exits because the value of an option is missing or invalid, and says what the option takes. */
+_Noreturn static void usage_error(const struct config_option *o)
 {
-    return o->kind == OPTION_FILE || o->kind == OPTION_SECRET;
+    static const char *const takes[OPTION_HELP + 1] = {
+        [OPTION_FILE] = "a file",
+        [OPTION_SECRET] = "a file",
+        [OPTION_ADDRESS] = "an IPv4 or IPv6 address",
+        [OPTION_KEEP_ALIVE] = "message or comment",
+        [OPTION_GREETING] = "message or event",
+        [OPTION_ORIGIN] = "an origin, scheme://host[:port], or *",
+    };
+
+    if (!TLS_IS_BUILT && (o->kind == OPTION_FILE || o->kind == OPTION_SECRET))
+        die(2, "--%s needs a build with OpenSSL: make TLS=1", o->name);
+    if (o->kind == OPTION_NUMBER)
+        die(2, "--%s takes a number from %u to %u", o->name, o->min, o->max);
+    die(2, "--%s takes %s", o->name, takes[o->kind] ? takes[o->kind] : "no value");
 }
 
-__attribute__((noreturn)) static void usage_error(const struct config_option *o)
-{
-    const char *takes = OPTION_TAKES[o->kind] ? OPTION_TAKES[o->kind] : o->takes;
-    if (option_is_file(o) && !TLS_IS_BUILT)
-        fprintf(stderr, "sse: --%s needs a build with OpenSSL: make TLS=1\n", o->name);
-    else if (o->kind == OPTION_NUMBER)
-        fprintf(stderr, "sse: --%s takes a number from %u to %u\n", o->name, o->min, o->max);
-    else
-        fprintf(stderr, "sse: --%s takes %s\n", o->name, takes ? takes : "no value");
-    exit(2);
-}
-
-/* The file's bytes; one line feed at the end is not part of the secret. */
+/* Reads the secret that tokens are signed with. One line feed at the end of the file is not part of
+ * the secret. */
 static void read_secret(struct sse_config *config, const char *file)
 {
     static char secret[SSE_SECRET_BYTES + 2];
     FILE *in = fopen(file, "rb");
     size_t len = in ? fread(secret, 1, sizeof secret, in) : 0;
 
-    if (!in || ferror(in)) {
-        fprintf(stderr, "sse: cannot read %s: %s\n", file, strerror(errno));
-        exit(1);
-    }
+    if (!in || ferror(in))
+        die(1, "cannot read %s: %s", file, strerror(errno));
     fclose(in);
     if (len > 0 && secret[len - 1] == '\n')
         len--;
-    if (len < SSE_SECRET_BYTES_MIN || len > SSE_SECRET_BYTES) {
-        fprintf(stderr,
-                "sse: the secret in %s must have %d to %d bytes; this makes one: openssl rand -hex "
-                "32\n",
-                file, SSE_SECRET_BYTES_MIN, SSE_SECRET_BYTES);
-        exit(1);
-    }
+    if (len < SSE_SECRET_BYTES_MIN || len > SSE_SECRET_BYTES)
+        die(1, "the secret in %s must have %d to %d bytes; this makes one: openssl rand -hex 32",
+            file, SSE_SECRET_BYTES_MIN, SSE_SECRET_BYTES);
     config->auth_secret = secret;
     config->auth_secret_len = len;
 }
 
-/* Applies one option. `value` is NULL if the option takes none or the command line has none. */
-static void option_apply(struct sse_config *config, const struct config_option *o,
-                         const char *value)
+/* Applies one option; `value` is NULL if the command line has none. Returns whether the option
+ * takes that value. --version and --help exit. */
+static bool option_set(struct sse_config *config, const struct config_option *o, const char *value)
 {
     void *field = option_field(config, o);
     uint64_t number = 0;
 
-    if ((o->takes != NULL) != (value != NULL) ||
-        (option_is_file(o) && (!TLS_IS_BUILT || (value && !*value))))
-        usage_error(o);
+    if ((o->takes != NULL) != (value != NULL))
+        return false;
     value = value ? value : "";
     switch (o->kind) {
     case OPTION_NUMBER:
         if (!text_number(slice_of(value), o->max, &number) || number < o->min)
-            usage_error(o);
+            return false;
         *(unsigned *)field = (unsigned)number;
-        break;
+        return true;
     case OPTION_FILE:
         *(const char **)field = value;
-        break;
+        return TLS_IS_BUILT && *value;
     case OPTION_OFF:
         *(bool *)field = false;
-        break;
+        return true;
     case OPTION_ADDRESS:
-        if (!address_is_valid(value))
-            usage_error(o);
         config->bind_address = value;
-        break;
+        return address_is_valid(value);
     case OPTION_KEEP_ALIVE:
     case OPTION_GREETING:
         *(bool *)field = strcmp(value, o->kind == OPTION_GREETING ? "event" : "comment") == 0;
-        if (!*(bool *)field && strcmp(value, "message") != 0)
-            usage_error(o);
-        break;
+        return *(bool *)field || strcmp(value, "message") == 0;
     case OPTION_ORIGIN:
-        if (!origin_is_valid(value))
-            usage_error(o);
         the_origins[config->cors_count++] = value;
-        break;
+        return origin_is_valid(value);
     case OPTION_SECRET:
+        if (!TLS_IS_BUILT || !*value)
+            return false;
         read_secret(config, value);
-        break;
+        return true;
     case OPTION_VERSION:
         printf("sse " SSE_VERSION "\n");
-        flush_stdout();
-        exit(0);
+        break;
     case OPTION_HELP:
         print_help();
-        flush_stdout();
-        exit(0);
     }
+    flush_stdout();
+    exit(0);
 }
 
-/* --name value and --name=value */
-static int parse_long(struct sse_config *config, char **args)
+/* Applies the words of the command line: --name value, --name=value, -x value, -xvalue, and
+ * switches in one word as in -qp 80. Exits at what is no option, and at a value that its option
+ * does not take. */
+static void parse_arguments(struct sse_config *config, char **words)
 {
-    struct slice value = slice_of(args[0] + 2), name = slice_cut(&value, '=');
-    for (int i = 0; i < OPTION_COUNT; i++) {
-        if (!slice_is(name, OPTIONS[i].name))
-            continue;
-        bool next = !value.at && OPTIONS[i].takes;
-        option_apply(config, &OPTIONS[i], next ? args[1] : value.at);
-        return next ? 2 : 1;
-    }
-    fprintf(stderr, "sse: --%.*s is no option; sse --help lists them\n", (int)name.len, name.at);
-    exit(2);
-}
-
-/* -x value, -xvalue, and switches in one word: -qp 80 */
-static int parse_short(struct sse_config *config, char **args)
-{
-    for (const char *letter = args[0] + 1; *letter; letter++) {
-        int i = 0;
-        while (i < OPTION_COUNT && OPTIONS[i].letter != *letter)
-            i++;
-        if (i == OPTION_COUNT) {
-            fprintf(stderr, "sse: -%c is no option; sse --help lists them\n", *letter);
-            exit(2);
-        }
-        if (OPTIONS[i].takes) {
-            option_apply(config, &OPTIONS[i], letter[1] ? letter + 1 : args[1]);
-            return letter[1] ? 1 : 2;
-        }
-        option_apply(config, &OPTIONS[i], NULL);
-    }
-    return 1;
-}
-
-static void parse_arguments(struct sse_config *config, char **args)
-{
-    while (*args) {
-        if (strncmp(*args, "--", 2) == 0 && (*args)[2]) {
-            args += parse_long(config, args);
-        } else if (**args == '-' && (*args)[1] && (*args)[1] != '-') {
-            args += parse_short(config, args);
-        } else {
-            fprintf(stderr, "sse: '%s' is not an option; sse --help lists them\n", *args);
-            exit(2);
+    while (*words) {
+        const char *word = *words++;
+        bool is_long = strncmp(word, "--", 2) == 0;
+        if (word[0] != '-' || !word[is_long ? 2 : 1])
+            die(2, "'%s' is not an option; sse --help lists them", word);
+        for (const char *at = word + (is_long ? 2 : 1); *at;) {
+            struct slice value = {at[1] ? at + 1 : NULL, 0}, name = {at, 1};
+            const struct config_option *o = OPTIONS, *end = OPTIONS + OPTION_COUNT;
+            if (is_long) {
+                value = slice_of(at);
+                name = slice_cut(&value, '=');
+            }
+            while (o < end && !(is_long ? slice_is(name, o->name) : o->letter == *at))
+                o++;
+            if (o == end)
+                die(2, "%.*s%.*s is no option; sse --help lists them", is_long ? 2 : 1, "--",
+                    (int)name.len, name.at);
+            if (!is_long && !o->takes)
+                value.at = NULL;
+            bool is_next = o->takes && !value.at;
+            if (!option_set(config, o, is_next ? *words : value.at))
+                usage_error(o);
+            words += is_next;
+            at = is_long || o->takes ? "" : at + 1;
         }
     }
+    if (!config->cert_file != !config->key_file)
+        die(2, "--cert takes a file, and --key the file of its key: both or neither");
 }
 
-/* Standard descriptors that are closed would be given to sockets, and written to by mistake. */
-static void open_standard_descriptors(void)
-{
-    int fd;
-    do
-        if ((fd = open("/dev/null", O_RDWR)) < 0)
-            fd = socket(AF_UNIX, SOCK_STREAM, 0); /* as mute, and there in an empty root, too */
-    while (fd >= 0 && fd <= STDERR_FILENO);
-    if (fd >= 0)
-        close(fd);
-}
-
-/* As many descriptors as the system lets us have. */
+/* Raises the limit of open descriptors as far as the system allows, and warns if that is less than
+ * all connections may need. */
 static void raise_descriptor_limit(const struct sse_config *config)
 {
     struct rlimit limit;
@@ -7753,7 +7594,7 @@ static void raise_descriptor_limit(const struct sse_config *config)
         return;
     limit.rlim_cur = limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0 && need < limit.rlim_max) {
-        limit.rlim_cur = need; /* macOS refuses what is beyond its own limit */
+        limit.rlim_cur = need; /* macOS rejects what is beyond a limit of its own */
         setrlimit(RLIMIT_NOFILE, &limit);
     }
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < need)
@@ -7764,73 +7605,58 @@ static void raise_descriptor_limit(const struct sse_config *config)
                 (uintmax_t)need);
 }
 
-static void handle_signals(const struct sse_config *config)
-{
-    struct sigaction stop = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN}, before;
-    sigaction(SIGTERM, &stop, NULL);
-    sigaction(SIGINT, &stop, NULL);
-    if (config->cert_file || sigaction(SIGHUP, NULL, &before) != 0 || before.sa_handler != SIG_IGN)
-        sigaction(SIGHUP, &stop, NULL); /* else nohup started us */
-    sigaction(SIGPIPE, &ignore, NULL);  /* a log that nobody reads any more must not end us */
-}
-
-static void print_problem(const struct sse_config *config, int code)
-{
-    char line[SSE_LOG_LINE_BYTES];
-    struct text t = text_over(line, sizeof line);
-
-    config_explain(&t, config, code);
-    fprintf(stderr, "sse: %.*s\n", (int)t.len, t.at);
-}
-
+/* Returns a number of bytes in MiB, rounded up. */
 static uint64_t mebibytes(uint64_t bytes)
 {
     return (bytes + (1 << 20) - 1) >> 20;
 }
 
-__attribute__((noreturn)) static void start_error(const struct sse_config *config, int code)
+/* Exits because sse_create() has returned this code; errno is still what that has left. */
+_Noreturn static void start_error(const struct sse_config *config, int code)
 {
-    char how[160];
+    char line[SSE_LOG_LINE_BYTES];
+    struct text t = text_over(line, sizeof line);
 
     if (code == SSE_EBIND)
-        fprintf(stderr, "sse: cannot listen on %s port %u: %s\n", config->bind_address,
-                config->port, strerror(errno));
-    else if (code == SSE_ECERT || code == SSE_EKEY)
-        print_problem(config, code);
-    else if (code == SSE_ENOMEM)
-        fprintf(stderr,
-                "sse: not enough memory: these limits take up to %" PRIu64 " MiB (%s); lower "
-                "--max-users, --history, --history-bytes, --max-message or --max-connections\n",
-                mebibytes(config_memory(config, how, sizeof how)), how);
-    else if (code == SSE_ERANDOM)
-        fprintf(stderr, "sse: no random bytes: cannot read /dev/urandom: %s\n", strerror(errno));
-    else
-        fprintf(stderr, "sse: cannot make a pipe or poller: %s\n", strerror(errno));
-    exit(1);
+        die(1, "cannot listen on %s port %u: %s", config->bind_address, config->port,
+            strerror(errno));
+    if (code == SSE_ENOMEM)
+        die(1,
+            "not enough memory: these limits take up to %" PRIu64 " MiB (%s); lower --max-users, "
+            "--history, --history-bytes, --max-message or --max-connections",
+            mebibytes(config_memory(config, line, sizeof line)), line);
+    if (code == SSE_ERANDOM)
+        die(1, "no random bytes: cannot read /dev/urandom: %s", strerror(errno));
+    if (code != SSE_ECERT && code != SSE_EKEY)
+        die(1, "cannot make a pipe: %s", strerror(errno));
+    config_explain(&t, config, code);
+    die(1, "%.*s", (int)t.len, t.at);
 }
 
 int main(int argc, char **argv)
 {
+    struct sigaction handle = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN}, before;
     struct sse_config config;
     char how[160];
+    int fd;
 
-    /* 1. What is asked for */
+    /* 1. The command line */
     sse_config_init(&config);
     config.log = log_to_stderr;
     config.cors = the_origins = calloc((size_t)argc, sizeof *the_origins);
     if (!the_origins)
         start_error(&config, SSE_ENOMEM);
     parse_arguments(&config, argv + 1);
-    if (!config.cert_file != !config.key_file) {
-        fprintf(stderr,
-                "sse: --cert takes a file, and --key the file of its key: both or neither\n");
-        exit(2);
-    }
 
-    /* 2. The process */
-    open_standard_descriptors();
+    /* 2. The process: a standard descriptor that is closed would be given to a socket. */
+    do
+        if ((fd = open("/dev/null", O_RDWR)) < 0)
+            fd = socket(AF_UNIX, SOCK_STREAM, 0); /* as mute, and there in an empty root, too */
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
 #ifdef PR_SET_THP_DISABLE
-    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0); /* huge pages would make memory that is not used */
+    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0); /* huge pages would use memory that nothing needs */
 #endif
 
     /* 3. The server: memory, port */
@@ -7847,17 +7673,21 @@ int main(int argc, char **argv)
     raise_descriptor_limit(&config);
 
     /* 4. Signals, from which sse_run() returns, and the ready line */
-    handle_signals(&config);
+    sigaction(SIGTERM, &handle, NULL);
+    sigaction(SIGINT, &handle, NULL);
+    if (config.cert_file || sigaction(SIGHUP, NULL, &before) != 0 || before.sa_handler != SIG_IGN)
+        sigaction(SIGHUP, &handle, NULL); /* else nohup has started the program */
+    sigaction(SIGPIPE, &ignore, NULL);    /* a log that nobody reads must not end the program */
     bool v6 = strchr(config.bind_address, ':') != NULL;
     printf("listening on %s://%s%s%s:%u\n", config.cert_file ? "https" : "http", v6 ? "[" : "",
            config.bind_address, v6 ? "]" : "", sse_port(the_server));
     flush_stdout();
 
-    /* 5. Until told to stop. Threads that are still at it end with the process. */
+    /* 5. Until it is told to stop. Threads that have not returned end with the process. */
     code = sse_run(the_server);
     if (code != SSE_OK)
-        fprintf(stderr, "sse: stopped: %s\n", strerror(errno));
-    return code == SSE_OK ? 0 : 1;
+        die(1, "stopped: %s", strerror(errno));
+    return 0;
 }
 
 #endif /* SSE_NO_MAIN */
