@@ -7628,7 +7628,7 @@ _Noreturn static void start_error(const struct sse_config *config, int code)
     if (code == SSE_ERANDOM)
         die(1, "no random bytes: cannot read /dev/urandom: %s", strerror(errno));
     if (code != SSE_ECERT && code != SSE_EKEY)
-        die(1, "cannot make a pipe: %s", strerror(errno));
+        die(1, "cannot make a pipe or poller: %s", strerror(errno));
     config_explain(&t, config, code);
     die(1, "%.*s", (int)t.len, t.at);
 }
