@@ -12,9 +12,9 @@
  *
  * THE LIFE OF A MESSAGE
  *
- * 1. acceptor_accept() takes a connection and conn_start() gives it a thread, one that waits or a
- *    new one: worker_serve(). Where HTTPS is spoken, conn_secure() shakes hands first; from then on
- *    the transport functions encrypt, and nothing else knows.
+ * 1. loop_accept() accepts a connection, and loop_serve() gives it to a worker, a thread that waits
+ *    for one or a new one: worker_serve(). Where HTTPS is spoken, conn_secure() sets up TLS first;
+ *    from then on the transport functions encrypt, and nothing else knows.
  * 2. conn_read_head() reads; http_parse_head() turns the bytes into a struct http_request or
  *    a status; exchange_run() finds the route, checks who asks (origin_objection() for pages,
  *    exchange_authorize() where tokens are required), receives the body, calls the handler.
@@ -26,52 +26,45 @@
  *    kept up has the message before the sender has its receipt, with no thread switch between.
  *    Messages that came together are written together, whether in one pipeline or from senders
  *    that meet at one user: they are pending sends of that user (user_complete_locked()).
- * 5. A stream whose socket is full stays behind with its cursor: its own thread waits for room and
- *    goes on from there. If the ring overwrites what it still needed, it is closed:
- *    the client reconnects with Last-Event-ID and is told by `event: gap` how many are gone. An
- *    open stream never has a silent hole.
+ * 5. A stream whose socket is full stays behind with its cursor. When the poller tells that there
+ *    is room, the loop goes on from there. If the ring overwrites what the stream still needed, it
+ *    is closed: the client reconnects with Last-Event-ID and is told by `event: gap` how many are
+ *    missing. An open stream never has a silent hole.
  *
  * THREADS AND LOCKS
  *
- * The caller of sse_run() accepts. Each connection has one detached thread with a small stack; it
- * serves request after request, or sleeps for as long as it is a stream: on its bell while it has
- * kept up, in poll() while its socket is full. What would wake all of those threads every few
- * seconds the accept loop does for them: it writes the keep-alives, and looks which clients have
- * closed, a few times a second and more often while connections come. So a stream at rest takes no
- * time of its thread's (but for a look a minute where its token can expire) and no descriptor but
- * its socket. And since a thread that has served a request holds more memory than a fresh one, the
- * stream moves to one of those (conn_stream()).
- *
- * A thread whose connection has ended waits for another, since starting one takes longer than all
- * the rest of a short connection; those that nobody calls for half a second end.
+ * Work has threads, waiting has a loop. A worker serves one connection in plain blocking code: it
+ * reads, parses, handles, answers. When no request follows within a moment, it hands the connection
+ * to the loop (conn_hand_over()), as it does with a stream once that is open and greeted. The loop,
+ * the thread that called sse_run(), holds all connections that wait: it accepts, gives workers what
+ * has a request, writes keep-alives, drains sockets that were full, closes what is over. A
+ * connection has one owner at a time, a worker or the loop, and the owner alone reads from it,
+ * closes it and frees its slot. Senders write to an open stream under its user's mutex.
  *
  *     table   rwlock   which slot holds which user; held for look-ups only, never across I/O
  *     user    mutex    one user's log and streams, and the writes to those streams
- *     away    mutex    the order in which Disconnected users left
- *     conns   mutex    connection slots, threads that wait, what the accept loop watches, buffers,
- *                      bodies, the end of waiting
+ *     lists   mutex    which users are Disconnected, and when the others' keep-alives are due
+ *     conns   mutex    connection slots, their states, what changes hands, workers, large bodies
  *
- * Lock order: table, then user, then away. `conns` is never held together with another. Each field
- * below carries a tag that says what guards it:
+ * Lock order: table, user, lists, conns. The tag before a field's comment says what guards it:
  *
- *     [I] immutable once its owner is set up     [T] table lock      [U] its user's mutex
- *     [A] away mutex    [C] conns mutex    [o] its thread only         [a] atomic
+ *     [I] immutable once its owner is set up     [T] table     [U] its user's mutex     [L] lists
+ *     [C] conns    [o] its owner's thread only    [a] atomic
  *
- * A user found in the table is pinned by a count until the caller is done with it, and a pinned or
- * a Connected user is never evicted. No pin is held while a client is waited for. A stream lives in
- * its connection's slot; whichever thread serves it links it into its user, and unlinks it again
- * under the user's mutex before the slot is free, so no sender can hold a stale pointer. The accept
- * loop knows of it no more than its user, while it is watched, and its bell, which lasts.
+ * The loop never waits for a user's mutex. What it wants done for a stream it leaves in `wants`, and
+ * the thread that has the mutex does it in user_unlock(). A user that was found is pinned by a count
+ * until the caller is done, so that it is not evicted; no pin is held while a client is waited for.
+ * A stream is unlinked from its user, and released, before its slot is free.
  *
  * MEMORY
  *
  * Everything but the threads' stacks is reserved when the server is created, and what is never used
  * is never touched: there is no allocation of ours afterwards, so there is nothing a client could
- * make grow, leak or fragment. The bound is users x (slot + log) + connections x (stack + buffers)
- * + bodies + the program itself; it is printed at the start. OpenSSL does allocate as connections
- * come. The bound counts a share for each, and that holds because OpenSSL is handed only so many
- * bytes of a handshake (tls_bio_read()). What the kernel needs for threads and sockets comes on
- * top.
+ * make grow, leak or fragment. A connection at rest costs its slot; buffers belong to workers. The
+ * bound is users x (slot + log) + connections x slot + threads x (stack + buffers) + bodies + the
+ * program itself; it is printed at the start. OpenSSL does allocate as connections come. The bound
+ * counts a share for each, and that holds because OpenSSL is handed only so many bytes of a
+ * handshake (tls_bio_read()). What the kernel needs for threads and sockets comes on top.
  *
  * SECURITY
  *
@@ -119,6 +112,7 @@
  *     HTTP parser ........... bytes in; a request, a status or "need more" out
  *     Origins ............... which web pages may use the server
  *     Tokens ................ who may do what, where --auth-secret asks for it
+ *     Connections ........... their states, and how they change hands
  *     Log ................... one user's newest messages, framed, in a ring
  *     Users ................. the table, and who makes room
  *     Streams ............... cursors, delivery, keep-alives, final events
@@ -131,9 +125,9 @@
  *     OpenAPI ............... the routes, described for programs
  *     Page .................. what a browser shows at /
  *     Routes ................ one table of them, and those of an embedder
- *     Connections ........... slots, threads, idle ones that make room
  *     Options ............... one table of them
- *     Accept loop ........... accepts, refuses, writes keep-alives, notices who has gone
+ *     Workers ............... threads that serve requests
+ *     Loop .................. accepts, and holds all connections that wait
  *     Server ................ create, run, stop, destroy
  *     Program ............... command line, signals, main
  */
@@ -270,8 +264,8 @@ void sse_config_init(struct sse_config *config);
 
 /* Creates a server and binds its address; nothing is served before sse_run(). On success *server is
  * the caller's, to be given to sse_destroy(); on failure it is NULL. SSE_EINVAL (a field is out of
- * range), SSE_EBIND, SSE_ENOMEM, SSE_ERANDOM, SSE_ESYSTEM (no pipe or poller), and where HTTPS or tokens are
- * asked for SSE_ECERT, SSE_EKEY, SSE_ENOTLS. */
+ * range), SSE_EBIND, SSE_ENOMEM, SSE_ERANDOM, SSE_ESYSTEM (no pipe or poller), and where HTTPS or
+ * tokens are asked for SSE_ECERT, SSE_EKEY, SSE_ENOTLS. */
 int sse_create(struct sse_server **server, const struct sse_config *config);
 
 /* The TCP port that the server listens on. */
@@ -3016,8 +3010,8 @@ static bool conn_poll(struct conn *c)
 }
 
 /* The loop has the connection from now on, in the state that it is in. The caller had it until
- * here, and holds its user's mutex if it is a stream. False if the poller has no memory for it: then
- * it is lost, which of a stream the caller has to say. */
+ * here, and holds its user's mutex if it is a stream. False if the poller has no memory for it:
+ * then it is lost, which of a stream the caller has to say. */
 static bool conn_hand_over(struct conn *c)
 {
     struct sse_server *server = c->server;
@@ -3712,8 +3706,8 @@ static void stream_start_locked(struct conn *c, struct slice last_event_id, stru
 }
 
 /* Opens a stream: appends its first blocks to `out`, which holds the head of the answer and must
- * live until c->control is written, and links it to its user, which the caller has pinned. From here
- * on senders write to it. The gap comes before the greeting, whose id lies behind the missing
+ * live until c->control is written, and links it to its user, which the caller has pinned. From
+ * here on senders write to it. The gap comes before the greeting, whose id lies behind the missing
  * messages: a client that is cut off between the two still names its old id, and is told again. On
  * failure `out` is as it was. SSE_ESTOPPING, SSE_EHELD, SSE_EBUSY. */
 static int stream_open(struct conn *c, struct user *user, struct slice last_event_id,
@@ -3864,8 +3858,8 @@ static void stream_act_locked(struct conn *c, unsigned wants)
         conn_poll(c);
 }
 
-/* Unlocks a user, after doing what the loop wants done for its streams. Every thread that has locked
- * a user unlocks it in this way. */
+/* Unlocks a user, after doing what the loop wants done for its streams. Every thread that has
+ * locked a user unlocks it in this way. */
 static void user_unlock(struct sse_server *server, struct user *user)
 {
     do {
@@ -6378,8 +6372,8 @@ static bool config_is_valid(struct sse_config *config)
  *
  * A worker is a thread with a small stack. It serves one connection, request after request, as long
  * as those come within a moment of each other; then it hands the connection to the loop or ends it,
- * and takes the next one, waits a while for one, or ends. Invariant: a worker serves a connection, is
- * among the idle ones, or has no thread. */
+ * and takes the next one, waits a while for one, or ends. Invariant: a worker serves a connection,
+ * is among the idle ones, or has no thread. */
 
 /* The connection has ended: its slot is free. */
 static void conn_close(struct conn *c)
@@ -6424,9 +6418,9 @@ static void worker_name_peer(struct worker *w)
                   w->peer, sizeof w->peer);
 }
 
-/* Serves request after request. Then the loop has the connection, as a stream, as an idle one, or to
- * linger; or it has ended. Where the server is the one to end it, it lingers after its last answer:
- * the client may have sent more. */
+/* Serves request after request. Then the loop has the connection, as a stream, as an idle one, or
+ * to linger; or it has ended. Where the server is the one to end it, it lingers after its last
+ * answer: the client may have sent more. */
 static void worker_serve(struct worker *w)
 {
     struct conn *c = w->conn;
@@ -6681,8 +6675,8 @@ static void loop_serve(struct sse_server *server, struct loop *loop)
     }
 }
 
-/* Where all threads are busy and connections wait: shuts those for reading whose workers have waited
- * longest for bytes of their client. */
+/* Where all threads are busy and connections wait: shuts those for reading whose workers have
+ * waited longest for bytes of their client. */
 static void loop_cut_stalled(struct sse_server *server)
 {
     if (atomic_load(&server->ready) == 0)
@@ -6765,11 +6759,11 @@ static void loop_admit(struct sse_server *server, int fd)
     close(fd);
 }
 
-/* Accepts the connections that have come. Four errors mean that the system has run out of something;
- * when a connection was taken before, they are no news, since Linux finds no descriptor before it
- * looks whether there is another. All other errors, such as EPROTO or EHOSTUNREACH, belong to a
- * connection that failed before it was taken (accept(2)); only many in a row may come from something
- * that lasts, such as a rule of the system's. */
+/* Accepts the connections that have come. Four errors mean that the system has run out of
+ * something; when a connection was taken before, they are no news, since Linux finds no descriptor
+ * before it looks whether there is another. All other errors, such as EPROTO or EHOSTUNREACH,
+ * belong to a connection that failed before it was taken (accept(2)); only many in a row may come
+ * from something that lasts, such as a rule of the system's. */
 static void loop_accept(struct sse_server *server, struct loop *loop)
 {
     for (int taken = 0; taken < SSE_ACCEPTS; taken++) {
@@ -6834,8 +6828,8 @@ static struct conn *loop_late(struct sse_server *server, enum conn_state state, 
     return c;
 }
 
-/* Does the loop alone refer to a connection that it holds? A thread that has the mutex of a stream's
- * user may still do so, until it has released it. */
+/* Does the loop alone refer to a connection that it holds? A thread that has the mutex of a
+ * stream's user may still do so, until it has released it. */
 static bool loop_has_alone(struct conn *c)
 {
     if (c->user && atomic_load(&c->wants) == 0 && !atomic_load(&c->is_released))
@@ -7022,8 +7016,8 @@ static void loop_tidy(struct sse_server *server, struct loop *loop)
     loop->most = open;
 }
 
-/* One turn of the loop: waits until something is to be done, and does it. False with errno set if it
- * cannot wait. */
+/* One turn of the loop: waits until something is to be done, and does it. False with errno set if
+ * it cannot wait. */
 static bool loop_turn(struct sse_server *server, struct loop *loop)
 {
     struct poller *p = &server->poller;
