@@ -51,10 +51,10 @@
  *     [I] immutable once its owner is set up     [T] table     [U] its user's mutex     [L] lists
  *     [C] conns    [o] its owner's thread only    [a] atomic
  *
- * The loop never waits for a user's mutex. What it wants done for a stream it leaves in `wants`, and
- * the thread that has the mutex does it in user_unlock(). A user that was found is pinned by a count
- * until the caller is done, so that it is not evicted; no pin is held while a client is waited for.
- * A stream is unlinked from its user, and released, before its slot is free.
+ * The loop never waits for a user's mutex. What it wants done for a stream it leaves in `wants`;
+ * the thread that has the mutex does it in user_unlock(). A user that was found is pinned by a
+ * count until the caller is done, so that it is not evicted; no pin is held while a client is
+ * waited for. A stream is unlinked from its user, and released, before its slot is free.
  *
  * MEMORY
  *
