@@ -1766,7 +1766,7 @@ static bool transport_drop(struct transport *t, bool waits)
     char sink[1024];
     ssize_t n = 1;
     for (int reads = 0; reads < 16 && n > 0; reads++)
-        n = socket_read(t->fd, sink, sizeof sink, waits ? 0 : MSG_DONTWAIT);
+        n = socket_read(t->fd, sink, sizeof sink, waits && reads == 0 ? 0 : MSG_DONTWAIT);
     return n != 0;
 }
 
@@ -6505,6 +6505,22 @@ static void worker_release_locked(struct worker *w)
         pthread_cond_broadcast(&server->conns_changed);
 }
 
+/* A worker whose thread could not be started gives its connection back: it waits as before. */
+static void worker_give_back(struct worker *w, int64_t waited_ms)
+{
+    struct conn *c = w->conn;
+
+    pthread_mutex_lock(&w->server->conns_lock);
+    worker_release_locked(w);
+    w->conn = NULL;
+    c->worker = NULL;
+    c->is_held = true;
+    atomic_store(&c->state, CONN_READY);
+    held_add_locked(c);
+    c->since_ms -= waited_ms;
+    pthread_mutex_unlock(&w->server->conns_lock);
+}
+
 static void *worker_run(void *arg)
 {
     struct worker *w = arg;
@@ -6620,32 +6636,9 @@ static void loop_await(struct conn *c, enum conn_state state)
         conn_enter(c, CONN_LOST);
 }
 
-/* Starts the thread of a worker that was given a connection. If that fails, the connection waits
- * again, as long as before. */
-static bool loop_start(struct loop *loop, struct worker *w, int64_t waited_ms)
-{
-    struct sse_server *server = w->server;
-    struct conn *c = w->conn;
-
-    loop->start_ms = now_ms() + (server->threads > SSE_EAGER_THREADS ? SSE_THREAD_MS : 0);
-    if (worker_start(w))
-        return true;
-    loop->start_ms = now_ms() + SSE_ACCEPT_PAUSE_MS;
-    loop_pause(server, loop, "out of threads");
-    pthread_mutex_lock(&server->conns_lock);
-    w->conn = NULL;
-    worker_release_locked(w);
-    c->worker = NULL;
-    c->is_held = true;
-    atomic_store(&c->state, CONN_READY);
-    held_add_locked(c);
-    c->since_ms -= waited_ms;
-    pthread_mutex_unlock(&server->conns_lock);
-    return false;
-}
-
-/* Gives the connections that are ready to workers, those that wait or, up to a limit, new ones. A
- * connection that cannot have one yet waits its turn, for SSE_QUEUE_MS at most. */
+/* Gives the connections that are ready to workers, those that wait or, up to a limit, new ones: a
+ * few threads are started at once, more only for a connection that has waited. One that cannot have
+ * a worker waits its turn, for SSE_QUEUE_MS at most. */
 static void loop_serve(struct sse_server *server, struct loop *loop)
 {
     while (atomic_load(&server->ready) > 0) {
@@ -6654,20 +6647,26 @@ static void loop_serve(struct sse_server *server, struct loop *loop)
         struct conn *c = server->held[CONN_READY].first;
         struct worker *w = c ? server->workers_idle : NULL, *fresh = NULL;
         int64_t waited = c ? now - c->since_ms : 0;
+        bool eager = server->threads < SSE_EAGER_THREADS;
         if (w) {
             server->workers_idle = w->next;
             server->workers_idle_count--;
-        } else if (c && now >= loop->start_ms &&
-                   (server->threads < SSE_EAGER_THREADS || waited >= SSE_THREAD_MS)) {
+        } else if (c && now >= loop->start_ms && (eager || waited >= SSE_THREAD_MS)) {
             w = fresh = worker_new_locked(server);
+            loop->start_ms = now + (eager ? 0 : SSE_THREAD_MS);
         }
         if (w)
             worker_take_locked(w, c);
         if (w && !fresh)
             pthread_cond_signal(&w->called);
         pthread_mutex_unlock(&server->conns_lock);
-        if (w && (!fresh || loop_start(loop, fresh, waited)))
+        if (w && (!fresh || worker_start(fresh)))
             continue;
+        if (fresh) {
+            loop_pause(server, loop, "out of threads");
+            loop->start_ms = loop->paused_until_ms;
+            worker_give_back(fresh, waited);
+        }
         if (!c || waited < SSE_QUEUE_MS)
             return;
         bool told = loop_refuse(c, REFUSED_THREADS, "the server has no thread to spare");
@@ -7031,7 +7030,7 @@ static bool loop_turn(struct sse_server *server, struct loop *loop)
         return false;
     for (int i = 0; i < n; i++) {
         if (events[i].slot == POLLER_LISTENER) {
-            loop->has_callers = true;
+            loop->has_callers = server->listener >= 0;
         } else if (events[i].slot == POLLER_WAKEUP) {
             while (read(p->wakeup[0], ignored, sizeof ignored) > 0)
                 ; /* what woke it is told by flags and states, which were set before */
@@ -7051,7 +7050,7 @@ static bool loop_turn(struct sse_server *server, struct loop *loop)
     if (loop->paused_until_ms <= now_ms())
         loop->paused_until_ms = 0;
     /* New connections come last: until here, no slot that was reported is another's. */
-    if (loop->has_callers && !loop->paused_until_ms && server->listener >= 0) {
+    if (loop->has_callers && !loop->paused_until_ms) {
         loop_accept(server, loop);
         if (!loop->has_callers)
             poller_change(p, POLLER_LISTENER, server->listener, READABLE);
@@ -7079,7 +7078,8 @@ static bool server_wait(struct sse_server *server, int64_t ms)
     return none;
 }
 
-/* Shuts the sockets of all requests under way, and closes the connections that the loop holds. */
+/* Ends what is still open: shuts the sockets of requests under way, and closes the connections that
+ * the loop holds. */
 static void server_cut(struct sse_server *server)
 {
     pthread_mutex_lock(&server->conns_lock);
@@ -7088,9 +7088,17 @@ static void server_cut(struct sse_server *server)
             shutdown(server->workers[i].conn->transport.fd, SHUT_RDWR);
     pthread_mutex_unlock(&server->conns_lock);
     server_wait(server, SSE_STOP_MORE_MS);
-    for (uint32_t i = 0; i < server->conns_made; i++)
-        if (server->conns[i].is_held)
-            conn_close(&server->conns[i]);
+    for (struct conn *c = server->conns; c < server->conns + server->conns_made; c++) {
+        struct user *user = stream_is_alive(c) ? c->user : NULL;
+        if (user)
+            pthread_mutex_lock(&user->lock);
+        if (user && stream_is_alive(c))
+            stream_enter_locked(c, CONN_LOST);
+        if (user)
+            user_unlock(server, user);
+        if (c->is_held)
+            conn_close(c);
+    }
 }
 
 /* No new connections; streams are told when to come back; requests under way get their time. */
@@ -7104,6 +7112,7 @@ static void server_shut_down(struct sse_server *server, struct loop *loop)
     poller_remove(&server->poller, POLLER_LISTENER);
     close(server->listener);
     server->listener = -1;
+    loop->has_callers = false;
     pthread_mutex_lock(&server->conns_lock);
     pthread_cond_broadcast(&server->conns_changed);
     for (struct worker *w = server->workers_idle; w; w = w->next)
