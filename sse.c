@@ -7165,22 +7165,6 @@ unsigned sse_port(const struct sse_server *server)
     return server->port;
 }
 
-/* One user's, one connection's and one thread's share of memory. */
-static size_t user_bytes(const struct sse_config *c)
-{
-    return sizeof(struct user) + 4 * sizeof(uint32_t) + log_bytes(c); /* <= 4 index cells */
-}
-
-static size_t conn_bytes(const struct sse_config *c)
-{
-    return sizeof(struct conn) + 2 * sizeof(struct pollfd) + (c->cert_file ? TLS_CONN_BYTES : 0);
-}
-
-static size_t thread_bytes(const struct sse_config *c)
-{
-    return sizeof(struct worker) + c->stack_bytes;
-}
-
 /* Large bodies share a budget, in slots of the largest size: so many. */
 static uint32_t body_slots(const struct sse_config *c)
 {
@@ -7189,9 +7173,6 @@ static uint32_t body_slots(const struct sse_config *c)
         count = SSE_BODY_SLOTS_MIN;
     return count < c->max_threads ? count : c->max_threads;
 }
-
-/* The program itself, with what the loop needs. */
-enum { PROGRAM_BYTES = SSE_PROGRAM_BYTES + TLS_PROGRAM_BYTES };
 
 /* Bytes with a unit, rounded up to one decimal. */
 static void text_size(struct text *t, uint64_t bytes)
@@ -7202,29 +7183,34 @@ static void text_size(struct text *t, uint64_t bytes)
                tenths / 10, tenths % 10, mega ? "MiB" : "KiB");
 }
 
-/* What sse_memory() tells, of a server with these limits. */
+/* What sse_memory() tells, of a server with these limits. A user has at most four cells of the
+ * index; the program's share includes what the loop needs. */
 static uint64_t config_memory(const struct sse_config *c, char *how, size_t size)
 {
-    unsigned connections = c->max_connections + SSE_RESERVED;
-    uint64_t bytes = (uint64_t)c->max_users * user_bytes(c) +
-                     (uint64_t)connections * conn_bytes(c) +
-                     (uint64_t)c->max_threads * thread_bytes(c) +
-                     (uint64_t)body_slots(c) * c->max_message + PROGRAM_BYTES;
-    struct text t = text_over(how, size ? size - 1 : 0);
+    const struct {
+        uint64_t count, bytes;
+        const char *names;
+    } terms[] = {
+        {c->max_users, sizeof(struct user) + 4 * sizeof(uint32_t) + log_bytes(c), "users"},
+        {(uint64_t)c->max_connections + SSE_RESERVED,
+         sizeof(struct conn) + 2 * sizeof(struct pollfd) + (c->cert_file ? TLS_CONN_BYTES : 0),
+         "connections"},
+        {c->max_threads, sizeof(struct worker) + c->stack_bytes, "threads"},
+        {body_slots(c), c->max_message, "bodies"},
+    };
+    struct text t = text_over(how, how && size ? size - 1 : 0);
+    uint64_t program = SSE_PROGRAM_BYTES + TLS_PROGRAM_BYTES, bytes = program;
 
-    if (!how || size == 0)
-        return bytes;
-    text_print(&t, "%u users x ", c->max_users);
-    text_size(&t, user_bytes(c));
-    text_print(&t, ", %u connections x ", connections);
-    text_size(&t, conn_bytes(c));
-    text_print(&t, ", %u threads x ", c->max_threads);
-    text_size(&t, thread_bytes(c));
-    text_print(&t, ", %u bodies x ", body_slots(c));
-    text_size(&t, c->max_message);
-    text_string(&t, ", program ");
-    text_size(&t, PROGRAM_BYTES);
-    how[t.len] = 0;
+    for (size_t i = 0; i < sizeof terms / sizeof *terms; i++) {
+        bytes += terms[i].count * terms[i].bytes;
+        text_print(&t, "%" PRIu64 " %s x ", terms[i].count, terms[i].names);
+        text_size(&t, terms[i].bytes);
+        text_string(&t, ", ");
+    }
+    text_string(&t, "program ");
+    text_size(&t, program);
+    if (how && size)
+        how[t.len] = 0;
     return bytes;
 }
 
@@ -7233,23 +7219,12 @@ uint64_t sse_memory(const struct sse_server *server, char *how, size_t size)
     return config_memory(&server->config, how, size);
 }
 
-static bool server_reserve_bodies(struct sse_server *server)
-{
-    struct bodies *b = &server->bodies;
-    b->count = body_slots(&server->config);
-    b->area = calloc(b->count, server->config.max_message);
-    b->next = calloc(b->count, sizeof *b->next);
-    for (uint32_t i = 0; b->next && i < b->count; i++)
-        b->next[i] = i;
-    b->free = b->count;
-    return b->area && b->next;
-}
-
 /* Reserves everything the server will ever use. What is never used is never touched: for large
  * areas calloc() hands out fresh pages of the kernel's, which take no memory until then. */
 static bool server_reserve(struct sse_server *server)
 {
     const struct sse_config *c = &server->config;
+    struct bodies *b = &server->bodies;
     uint32_t cells = 2;
 
     while (cells < 2 * c->max_users)
@@ -7260,8 +7235,13 @@ static bool server_reserve(struct sse_server *server)
     server->logs = calloc(c->max_users, log_bytes(c));
     server->conns = calloc(c->max_connections + SSE_RESERVED, sizeof *server->conns);
     server->workers = calloc(c->max_threads + 1, sizeof *server->workers); /* one is the loop's */
-    return server_reserve_bodies(server) && server->index && server->users && server->logs &&
-           server->conns && server->workers;
+    b->count = b->free = body_slots(c);
+    b->area = calloc(b->count, c->max_message);
+    b->next = calloc(b->count, sizeof *b->next);
+    for (uint32_t i = 0; b->next && i < b->count; i++)
+        b->next[i] = i;
+    return server->index && server->users && server->logs && server->conns && server->workers &&
+           b->area && b->next;
 }
 
 /* Random bytes: the hash key, the first epoch, the spread of retries, the keys of the page's
@@ -7278,13 +7258,6 @@ static bool server_seed(struct sse_server *server)
     server->retry_seed = random[3];
     memcpy(server->nonce_keys, random + 4, sizeof server->nonce_keys);
     return true;
-}
-
-static bool server_init_locks(struct sse_server *server)
-{
-    return pthread_rwlock_init(&server->table_lock, NULL) == 0 &&
-           pthread_mutex_init(&server->lists_lock, NULL) == 0 &&
-           pthread_mutex_init(&server->conns_lock, NULL) == 0 && cond_init(&server->conns_changed);
 }
 
 static bool address_is_loopback(const struct sockaddr *address)
@@ -7348,7 +7321,9 @@ int sse_create(struct sse_server **out, const struct sse_config *config)
     server_add_routes(server);
     tls_init();
     tzset(); /* reads its file and allocates now rather than on a connection's thread */
-    if (!server_init_locks(server)) {
+    if (pthread_rwlock_init(&server->table_lock, NULL) != 0 ||
+        pthread_mutex_init(&server->lists_lock, NULL) != 0 ||
+        pthread_mutex_init(&server->conns_lock, NULL) != 0 || !cond_init(&server->conns_changed)) {
         free(server);
         return SSE_ENOMEM;
     }
