@@ -415,7 +415,7 @@ SSE_PRINTF(3, 4) int sse_fail(struct sse_exchange *exchange, int status, const c
  *
  * Constants carry their unit. The structures go from the smallest to the whole server; the tag
  * before each field's comment says which lock guards it (the legend is in THREADS AND LOCKS above).
- * Those without tags belong to one thread, or to whoever holds what they are part of. */
+ * Those without tags belong to one thread, or to the owner of what they are part of. */
 
 /* Limits that messages name as well. */
 #define SSE_HEAD_BYTES       16384 /* request line and fields */
@@ -489,7 +489,7 @@ enum { HEARTBEAT_LISTS = 2 * SSE_HEARTBEAT_STEPS };
 #define SSE_ROOM_MS 500
 #endif
 
-/* Bytes that belong to somebody else: not terminated, not owned. `at` is NULL where absent. */
+/* Bytes that are borrowed: not terminated, not owned. `at` is NULL where absent. */
 struct slice {
     const char *at;
     size_t len;
@@ -586,7 +586,7 @@ struct user {
     struct conn *next_keep_alive; /* [U] where the next keep-alive goes on; NULL: with the first */
     atomic_uint stream_count;     /* [a] written under [U] */
     int64_t hold_until_ms;        /* [U] monotonic; 0 is no hold */
-    struct tally tally;           /* [U] the slot's, whoever it holds */
+    struct tally tally;           /* [U] the slot's, for one user after another */
 };
 
 /* Where a connection stands. A worker has it while it is SERVED, and when a stream is opened until
@@ -662,7 +662,7 @@ struct route {
 
 enum { SSE_ROUTES = 16 + SSE_OWN_ROUTES }; /* room for the server's and an embedder's */
 
-/* Why somebody was turned away, as /metrics counts it. */
+/* Why a request or a connection was refused, as /metrics counts it. */
 enum refusal {
     REFUSED_MALFORMED,
     REFUSED_LATE,
@@ -2970,8 +2970,8 @@ static void held_remove_locked(struct conn *c)
         atomic_fetch_sub(&c->server->ready, 1);
 }
 
-/* The connection is in this state from now on. Its owner may call this, and for a stream whoever
- * holds its user's mutex. What the loop is to end at once wakes it up. */
+/* The connection is in this state from now on. Its owner may call this, and for a stream the thread
+ * that holds its user's mutex. What the loop is to end at once wakes it up. */
 static void conn_enter(struct conn *c, enum conn_state state)
 {
     struct sse_server *server = c->server;
@@ -2989,7 +2989,7 @@ static void conn_enter(struct conn *c, enum conn_state state)
 }
 
 /* Has the poller report what a connection that the loop holds waits for. Its owner may call this,
- * and for a stream whoever holds its user's mutex. */
+ * and for a stream the thread that holds its user's mutex. */
 static bool conn_poll(struct conn *c)
 {
     static const unsigned char EVENTS[CONN_STATES] = {[CONN_NEW] = READABLE,
@@ -7003,7 +7003,7 @@ static void server_reload(struct sse_server *server)
     }
 }
 
-/* After a rush, what libraries keep of its memory goes back to the system. */
+/* After a peak, what libraries keep of its memory goes back to the system. */
 static void loop_tidy(struct sse_server *server, struct loop *loop)
 {
     uint32_t open = atomic_load(&server->conns_open);
