@@ -2311,6 +2311,67 @@ static void test_broken_flush(void)
     close(ends[0]);
 }
 
+/* A handler that takes its time, and says so if `arg` is not NULL. */
+static int answer_late(struct sse_exchange *exchange, void *arg)
+{
+    int status = arg ? sse_takes_time(exchange) : 0;
+    if (status == 0)
+        sse_pause(sse_server_of(exchange), 2500);
+    return status ? status : 200;
+}
+
+static void late_is(struct running *run, const char *path, const char *status)
+{
+    struct heap got = {NULL, 0, 0};
+    char request[128];
+    snprintf(request, sizeof request,
+             "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path);
+    int fd = store_request(sse_port(run->server), request);
+    check(store_read_until(fd, &got, NULL));
+    check(got.at && strstr(got.at, status));
+    heap_free(&got);
+    close(fd);
+}
+
+/* With two threads one task is under way at most; where both threads are busy a request waits for a
+ * second and is answered 503; one whose client stalls is cut off for it. */
+static void test_threads(void)
+{
+    struct sse_config config = store_config(4, 4, 1000);
+    static const char post[] = "POST /sse/send/a HTTP/1.1\r\nHost: localhost\r\n";
+    static const char late[] = "GET /late HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    static const char task[] = "GET /task HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    int fd[3], saying;
+
+    config.max_threads = 2;
+    struct running run = {.server = store_server(&config), .code = 1};
+    struct heap got = {NULL, 0, 0};
+    check(sse_route(run.server, "GET", "/late", SSE_ANYONE, "s", answer_late, NULL) == SSE_OK);
+    check(sse_route(run.server, "GET", "/task", SSE_ANYONE, "s", answer_late, &saying) == SSE_OK);
+    run_start(&run);
+
+    fd[0] = store_request(sse_port(run.server), task);
+    while (atomic_load(&run.server->tasks) < 1)
+        sched_yield();
+    late_is(&run, "/task", "HTTP/1.1 503 ");
+    late_is(&run, "/health", "HTTP/1.1 200 ");
+    fd[1] = store_request(sse_port(run.server), post); /* the other thread waits for the rest */
+    int64_t begin = now_ms();
+    late_is(&run, "/health", "HTTP/1.1 200 ");
+    check(now_ms() - begin < 900);
+    check(store_read_until(fd[1], &got, NULL) && got.len == 0); /* it was cut off */
+    fd[2] = store_request(sse_port(run.server), late);
+    begin = now_ms();
+    late_is(&run, "/health", "HTTP/1.1 503 "); /* comes behind `late`, or waits beside it */
+    check(now_ms() - begin >= 900);
+    check(store_read_until(fd[0], &got, "HTTP/1.1 200 "));
+    late_is(&run, "/health", "HTTP/1.1 200 ");
+    for (int i = 0; i < 3; i++)
+        close(fd[i]);
+    heap_free(&got);
+    run_end(&run);
+}
+
 static void test_run_twice(void)
 {
     run_once();
@@ -2515,6 +2576,7 @@ static void test_crowd(void)
     RUN(test_fields)                                                                               \
     RUN(test_broken_answer)                                                                        \
     RUN(test_broken_flush)                                                                         \
+    RUN(test_threads)                                                                              \
     RUN(test_run_twice)                                                                            \
     RUN(test_stop_before_run)                                                                      \
     RUN(test_bodies)                                                                               \
