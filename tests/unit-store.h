@@ -1131,10 +1131,12 @@ static void walk_send(struct walk *w)
     struct slice event = slice_of(store_below(2) ? "e" : "");
     struct user *user = w->peers[0].user;
     struct sse_receipt receipt = {.users = 0};
+    struct send send = {.event = event, .body = body, .receipt = &receipt};
     unsigned open = 0, whole = 0;
 
     uint64_t seq = user->log.next;
-    check(user_send(w->server, user, event, body, &receipt) == SSE_OK);
+    send_begin(user, &send);
+    check(send_finish(w->server, user, &send) == SSE_OK);
     for (int i = 0; i < WALK_PEERS; i++) {
         struct peer *p = &w->peers[i];
         heap_frame(&w->expected[i], user->epoch, seq, event, body);
