@@ -4623,26 +4623,19 @@ static void exchange_note(struct sse_exchange *x, int status)
  * step returns 0 to go on, a status, or CLOSE; a handler returns a status from 200 on, or 0 if its
  * answer is written, or will be by conn_complete_batch(). */
 
-/* Equal, or equal up to {userId}, which stands for one segment. */
-static bool route_matches(const struct route *route, struct slice path)
-{
-    size_t fixed = strcspn(route->path, "{");
-    if (route->path[fixed] == 0)
-        return slice_is(path, route->path);
-    return path.len >= fixed && memcmp(path.at, route->path, fixed) == 0 &&
-           !memchr(path.at + fixed, '/', path.len - fixed);
-}
-
-/* A route without {userId} goes before one with it. */
+/* Finds the route of a path: equal, or equal up to {userId}, which stands for one segment. A route
+ * without {userId} goes before one with it, of which there is one at most: up to {userId} it is the
+ * path's own beginning. */
 static const struct route *route_find(const struct sse_server *server, struct slice path)
 {
     const struct route *with_user = NULL, *end = server->routes + server->route_count;
     for (const struct route *r = server->routes; r < end; r++) {
-        if (!route_matches(r, path))
-            continue;
-        if (!strchr(r->path, '{'))
+        size_t fixed = strcspn(r->path, "{");
+        if (slice_is(path, r->path) && r->path[fixed] == 0)
             return r;
-        with_user = r; /* there is no other: up to {userId} it is the path's own beginning */
+        if (r->path[fixed] == '{' && path.len >= fixed && memcmp(path.at, r->path, fixed) == 0 &&
+            !memchr(path.at + fixed, '/', path.len - fixed))
+            with_user = r;
     }
     return with_user;
 }
@@ -4678,6 +4671,16 @@ static bool conn_secure(struct conn *c)
     return secured;
 }
 
+/* Moves unread input down to `base`, so that there is room behind it. */
+static void worker_move_input(struct worker *w, size_t base)
+{
+    if (w->in_start > base) {
+        memmove(w->in + base, w->in + w->in_start, w->in_end - w->in_start);
+        w->in_end -= w->in_start - base;
+        w->in_start = base;
+    }
+}
+
 /* Reads more input behind `base`, where the head of the request under way ends. Meanwhile the
  * worker counts as stalled: the loop may shut the socket for reading, if its thread is needed. 0 if
  * there is some, 408, or CLOSE if the client has closed. */
@@ -4688,11 +4691,7 @@ static int exchange_read_more(struct sse_exchange *x, size_t base, int64_t deadl
 
     if (!conn_flush(c))
         return CLOSE;
-    if (w->in_start > base) {
-        memmove(w->in + base, w->in + w->in_start, w->in_end - w->in_start);
-        w->in_end -= w->in_start - base;
-        w->in_start = base;
-    }
+    worker_move_input(w, base);
     atomic_store(&w->stalled_since, time_stamp());
     bool came = now_ms() < deadline_ms && transport_wait(&c->transport, POLLIN, deadline_ms);
     atomic_store(&w->stalled_since, 0);
@@ -4707,13 +4706,14 @@ static int exchange_read_more(struct sse_exchange *x, size_t base, int64_t deadl
     return n == 0 ? CLOSE : 0;
 }
 
+/* Rejects a body that is over --max-message. */
 static int exchange_too_large(struct sse_exchange *x)
 {
     return exchange_reject(x, REFUSED_SIZE, 413, "the body may have %u bytes",
                            x->server->config.max_message);
 }
 
-/* A request that cannot be read to its end: the detail of the parser's status. */
+/* Rejects a request that cannot be read to its end, with the parser's status and detail. */
 static int exchange_malformed(struct sse_exchange *x, int status)
 {
     return exchange_reject(x, status == 400 || status > 499 ? REFUSED_MALFORMED : REFUSED_SIZE,
@@ -4745,8 +4745,9 @@ static int conn_read_head(struct conn *c, struct sse_exchange *x)
     for (;;) {
         const char *in = w->in + w->in_start;
         size_t have = w->in_end - w->in_start, used;
+        bool is_blank = have >= 2 && memcmp(in, "\r\n", 2) == 0;
         int status = http_parse_head(in, have, request, &used);
-        if (c->was_blank && have >= 2 && memcmp(in, "\r\n", 2) == 0)
+        if (c->was_blank && is_blank)
             status = http_reject(request, 400, "more than one empty line before the request");
         if (c->is_misdirected && (status || used > 0))
             status = http_reject(request, 400, "this port speaks HTTPS: begin with https://");
@@ -4758,30 +4759,23 @@ static int conn_read_head(struct conn *c, struct sse_exchange *x)
             return 0;
         }
         if (used > 0) { /* its body is to come: give it the room, and read the head again there */
-            if (!conn_complete_batch(c))
-                return CLOSE;
-            memmove(w->in, in, have);
-            w->in_start = 0;
-            w->in_end = have;
-            continue;
-        }
-        if (have == 0 || (have == 2 && memcmp(in, "\r\n", 2) == 0)) {
-            c->was_blank |= have == 2;
+            status = conn_complete_batch(c) ? 0 : CLOSE;
+            worker_move_input(w, 0);
+        } else if (have == 0 || (have == 2 && is_blank)) {
+            c->was_blank |= is_blank;
             status = conn_await(c);
-            if (status)
-                return status;
-            continue;
+        } else {
+            deadline = deadline ? deadline : now_ms() + SSE_HEAD_MS;
+            status = exchange_read_more(x, 0, deadline);
+            if (status) /* the bytes may have moved: read again as much as there is */
+                http_parse_head(w->in + w->in_start, w->in_end - w->in_start, request, &used);
         }
-        if (deadline == 0)
-            deadline = now_ms() + SSE_HEAD_MS;
-        status = exchange_read_more(x, 0, deadline);
-        if (status) { /* the bytes may have moved: read again as much as there is */
-            http_parse_head(w->in + w->in_start, w->in_end - w->in_start, request, &used);
+        if (status)
             return status;
-        }
     }
 }
 
+/* Takes a free slot for a large body. Returns its number from 1 on, or 0 if there is none. */
 static uint32_t body_take(struct sse_server *server)
 {
     struct bodies *b = &server->bodies;
@@ -4793,42 +4787,18 @@ static uint32_t body_take(struct sse_server *server)
     return slot;
 }
 
-static void body_give(struct sse_server *server, uint32_t slot)
-{
-    struct bodies *b = &server->bodies;
-    if (!slot)
-        return;
-    pthread_mutex_lock(&server->conns_lock);
-    b->next[slot - 1] = b->free;
-    b->free = slot;
-    pthread_mutex_unlock(&server->conns_lock);
-}
-
 /* The body is not needed any more: its slot, if it has one, is free for another. */
 static void exchange_drop_body(struct sse_exchange *x)
 {
-    body_give(x->server, x->body_slot);
+    struct bodies *b = &x->server->bodies;
+    if (x->body_slot) {
+        pthread_mutex_lock(&x->server->conns_lock);
+        b->next[x->body_slot - 1] = b->free;
+        b->free = x->body_slot;
+        pthread_mutex_unlock(&x->server->conns_lock);
+    }
     x->body_slot = 0;
     x->body = (struct slice){NULL, 0};
-}
-
-/* The next stretch of the body, at most `want` bytes, decoded if it comes in chunks. An empty
- * stretch is no news. */
-static int body_next(struct sse_exchange *x, size_t base, struct http_chunks *chunks, size_t want,
-                     int64_t deadline_ms, struct slice *data)
-{
-    struct worker *w = x->conn->worker;
-    const char *in = w->in + w->in_start;
-    size_t have = w->in_end - w->in_start, used = have < want ? have : want;
-
-    *data = (struct slice){in, used};
-    if (x->request.chunked) {
-        int status = http_decode_chunk(chunks, in, have, data, &x->request, &used);
-        if (status)
-            return exchange_malformed(x, status);
-    }
-    w->in_start += used;
-    return used > 0 ? 0 : exchange_read_more(x, base, deadline_ms);
 }
 
 /* Receives the body, stretch by stretch. It stays in the input buffer, behind the head, if it fits
@@ -4838,21 +4808,28 @@ static int body_next(struct sse_exchange *x, size_t base, struct http_chunks *ch
 static int body_receive(struct sse_exchange *x, int64_t deadline_ms)
 {
     struct worker *w = x->conn->worker;
-    bool keep = slice_is(x->request.method, "POST");
+    bool keep = slice_is(x->request.method, "POST"), chunked = x->request.chunked;
     uint32_t max = x->server->config.max_message;
     size_t base = w->in_start, got = 0, length = (size_t)x->request.content_length;
-    size_t room = SSE_IN_BYTES - base - (x->request.chunked ? SSE_TRAILER_BYTES + 2 : 0);
-    bool in_place = keep && (x->request.chunked || length <= room);
+    size_t room = SSE_IN_BYTES - base - (chunked ? SSE_TRAILER_BYTES + 2 : 0);
+    bool in_place = keep && (chunked || length <= room);
     struct http_chunks chunks = {.state = CHUNK_SIZE};
     char *to = w->in + base;
-    struct slice data;
 
-    while (x->request.chunked ? chunks.state != CHUNK_DONE : got < length) {
-        data.len = 0;
+    while (chunked ? chunks.state != CHUNK_DONE : got < length) {
+        size_t have = w->in_end - w->in_start, used = have < length - got ? have : length - got;
+        struct slice data = {w->in + w->in_start, used};
         int status =
-            body_next(x, base + (in_place ? got : 0), &chunks, length - got, deadline_ms, &data);
+            chunked ? http_decode_chunk(&chunks, data.at, have, &data, &x->request, &used) : 0;
         if (status)
-            return status;
+            return exchange_malformed(x, status);
+        w->in_start += used;
+        if (used == 0) {
+            status = exchange_read_more(x, base + (in_place ? got : 0), deadline_ms);
+            if (status)
+                return status;
+            continue;
+        }
         if (data.len + chunks.left > max - got)
             return exchange_too_large(x);
         if (keep && !x->body_slot && (!in_place || got + data.len > room)) {
@@ -4894,18 +4871,18 @@ static bool body_skip(struct sse_exchange *x)
 static int exchange_receive(struct sse_exchange *x)
 {
     struct http_request *r = &x->request;
+    struct worker *w = x->conn->worker;
     int64_t deadline = now_ms() + SSE_BODY_MS;
 
     if (!r->chunked && r->content_length == 0)
         return 0;
     if (r->content_length > x->server->config.max_message) /* as 64 bits: size_t may be narrower */
         return exchange_too_large(x);
-    if (r->expects_continue && r->minor > 0 &&
-        x->conn->worker->in_start == x->conn->worker->in_end) {
+    if (r->expects_continue && r->minor > 0 && w->in_start == w->in_end) {
         exchange_make_room(x, SSE_FIELDS_BYTES);
         if (x->lost)
             return CLOSE;
-        text_string(&x->conn->worker->out, "HTTP/1.1 100 Continue\r\n\r\n");
+        text_string(&w->out, "HTTP/1.1 100 Continue\r\n\r\n");
         if (!conn_write_out(x->conn))
             return CLOSE;
     }
@@ -4915,54 +4892,21 @@ static int exchange_receive(struct sse_exchange *x)
     return status;
 }
 
-static bool route_allows(const struct route *route, struct slice method)
+/* Where tokens are required: reads the one that the request carries. 0, 401, or 503. */
+static int exchange_authorize(struct sse_exchange *x, struct token *token)
 {
-    if (slice_is(method, "POST"))
-        return strstr(route->methods, "POST") != NULL;
-    return (slice_is(method, "GET") || slice_is(method, "HEAD")) &&
-           strstr(route->methods, "GET") != NULL;
-}
-
-/* Decodes the path's last segment where the route has {userId}. */
-static int exchange_user(struct sse_exchange *x)
-{
-    const char *brace = strchr(x->route->path, '{');
-    size_t before = brace ? (size_t)(brace - x->route->path) : 0;
-    struct slice segment = {x->request.path.at + before, x->request.path.len - before};
-    int n = brace ? percent_decode(segment, false, x->user, SSE_USER_BYTES) : 0;
-
-    if (brace && (n < 0 || !text_is_user_id(x->user, (size_t)n)))
-        return exchange_reject(
-            x, REFUSED_MALFORMED, 400,
-            "a user id is 1 to %d bytes of UTF-8, percent-encoded, without control "
-            "characters, and not . or ..",
-            SSE_USER_BYTES);
-    x->user_len = (size_t)n;
-    x->user[n] = 0;
-    return 0;
-}
-
-/* Where tokens are required: does the request carry one, and for this? What a user may do goes by
- * the token's `sub`. 0 to go on, or the status. */
-static int exchange_authorize(struct sse_exchange *x)
-{
-    const struct sse_config *config = &x->server->config;
     char *at = x->conn->worker->scratch; /* free until there is an answer */
-    struct token token;
     const char *why = NULL;
     int len = token_find(&x->request, !origin_is_anyone(x->server, &x->request), at, &why);
-    int code = why ? SSE_EINVAL : token_read(config, at, (size_t)len, unix_ms(), &token, &why);
+    int code =
+        why ? SSE_EINVAL : token_read(&x->server->config, at, (size_t)len, unix_ms(), token, &why);
 
     if (code == SSE_ENOMEM)
         return exchange_reject(x, REFUSED_MEMORY, 503, "the server has run out of memory");
     if (code != SSE_OK)
         return exchange_reject(x, REFUSED_TOKEN, 401, "%s", why);
-    int status = exchange_user(x);
-    if (status)
-        return status;
-    x->expires_ms = token.expires_ms;
-    why = token_lacks(&token, x->route, (struct slice){x->user, x->user_len});
-    return why ? exchange_reject(x, REFUSED_RIGHTS, 403, "%s", why) : 0;
+    x->expires_ms = token->expires_ms;
+    return 0;
 }
 
 /* Has its token expired since it was checked? */
@@ -4971,11 +4915,17 @@ static bool exchange_is_late(const struct sse_exchange *x)
     return x->expires_ms && x->expires_ms <= unix_ms();
 }
 
-/* Everything that can be answered from the head alone. 0 to go on, or the status. */
+/* Does everything that can be answered from the head alone: finds the route, checks who asks, and
+ * decodes {userId}, the path's last segment. What a user may do goes by the token's `sub`. 0 to go
+ * on, or the status. */
 static int exchange_check(struct sse_exchange *x)
 {
     const struct http_request *r = &x->request;
-    const char *objection;
+    struct slice method = slice_is(r->method, "HEAD") ? slice_of("GET") : r->method;
+    const char *why = NULL;
+    struct token token;
+    bool is_allowed = false;
+    int status = 0;
 
     x->is_options = slice_is(r->method, "OPTIONS");
     x->route = route_find(x->server, r->path);
@@ -4987,12 +4937,28 @@ static int exchange_check(struct sse_exchange *x)
         return sse_fail(x, 417, "of all expectations only 100-continue is known here");
     if (x->is_options)
         return 0;
-    if (!route_allows(x->route, r->method))
+    for (struct slice methods = slice_of(x->route->methods); methods.at && !is_allowed;)
+        is_allowed = slice_same(method, slice_cut(&methods, '|'));
+    if (!is_allowed)
         return sse_fail(x, 405, "this path takes %s", x->route->methods);
-    if (!x->route->is_open && (objection = origin_objection(x->server, r)))
-        return exchange_reject(x, REFUSED_ORIGIN, 403, "%s", objection);
+    if (!x->route->is_open && (why = origin_objection(x->server, r)))
+        return exchange_reject(x, REFUSED_ORIGIN, 403, "%s", why);
     bool guarded = x->server->config.auth_secret && x->route->access != SSE_ANYONE;
-    return guarded ? exchange_authorize(x) : exchange_user(x);
+    if (guarded && (status = exchange_authorize(x, &token)))
+        return status;
+    size_t before = strcspn(x->route->path, "{");
+    struct slice segment = {r->path.at + before, r->path.len - before};
+    if (x->route->path[before]) {
+        int n = percent_decode(segment, false, x->user, SSE_USER_BYTES);
+        if (n < 0 || !text_is_user_id(x->user, (size_t)n))
+            return exchange_reject(x, REFUSED_MALFORMED, 400,
+                                   "a user id is 1 to %d bytes of UTF-8, percent-encoded, without "
+                                   "control characters, and not . or ..",
+                                   SSE_USER_BYTES);
+        x->user[n] = 0;
+    }
+    why = guarded ? token_lacks(&token, x->route, slice_of(x->user)) : NULL;
+    return why ? exchange_reject(x, REFUSED_RIGHTS, 403, "%s", why) : 0;
 }
 
 /* Checks, receives the body and calls the handler. Returns the status; 0 if the answer is written,
@@ -5045,8 +5011,8 @@ static struct sse_exchange *exchange_begin(struct conn *c)
     return &w->exchange;
 }
 
-/* One exchange, whose head was read with this outcome: a status, or 0. False if the connection is
- * to close. */
+/* Runs one exchange, whose head was read with this outcome: a status, or 0. False if the connection
+ * is to close. */
 static bool exchange_run(struct sse_exchange *x, int status)
 {
     struct conn *c = x->conn;
@@ -5059,17 +5025,14 @@ static bool exchange_run(struct sse_exchange *x, int status)
     exchange_drop_body(x);
     if (x->is_task)
         atomic_fetch_sub(&c->server->tasks, 1);
-    if (status == CLOSE)
-        return false;
-    if (status == 0)
-        return !x->close;
+    if (status == CLOSE || status == 0)
+        return status == 0 && !x->close;
     x->close |= status == 400 || atomic_load(&x->server->stopping);
     answer_finish(x, status);
     if (x->lost)
         c->worker->out.len = 0; /* what was abandoned is not taken up again */
-    if (x->lost && x->chunked && x->request.minor == 0)
-        transport_abort(
-            &c->transport); /* where the end is the framing, it must not look like one */
+    if (x->lost && x->chunked && x->request.minor == 0) /* its end would look like the answer's */
+        transport_abort(&c->transport);
     exchange_note(x, status);
     return !x->close;
 }
@@ -5123,11 +5086,10 @@ bool sse_is_post(const struct sse_exchange *x)
 int sse_query(const struct sse_exchange *x, const char *name, char *value, size_t size)
 {
     int n = size ? http_query(x->request.query, name, value, size - 1) : -1;
-    if (n >= 0 && !text_is_utf8(value, (size_t)n))
-        n = -1;
+    bool is_valid = n >= 0 && text_is_utf8(value, (size_t)n);
     if (size)
-        value[n > 0 ? n : 0] = 0;
-    return n >= 0 ? n : SSE_EINVAL;
+        value[is_valid ? n : 0] = 0;
+    return is_valid ? n : SSE_EINVAL;
 }
 
 /* ==== Handlers ==================================================================================

@@ -2329,6 +2329,12 @@ static void test_stop_before_run(void)
     sse_destroy(server);
 }
 
+static void body_give(struct sse_server *server, uint32_t slot)
+{
+    struct sse_exchange x = {.server = server, .body_slot = slot};
+    exchange_drop_body(&x);
+}
+
 static void test_bodies(void)
 {
     static const struct {
