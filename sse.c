@@ -4706,13 +4706,6 @@ static int exchange_read_more(struct sse_exchange *x, size_t base, int64_t deadl
     return n == 0 ? CLOSE : 0;
 }
 
-/* Rejects a body that is over --max-message. */
-static int exchange_too_large(struct sse_exchange *x)
-{
-    return exchange_reject(x, REFUSED_SIZE, 413, "the body may have %u bytes",
-                           x->server->config.max_message);
-}
-
 /* Rejects a request that cannot be read to its end, with the parser's status and detail. */
 static int exchange_malformed(struct sse_exchange *x, int status)
 {
@@ -4801,37 +4794,74 @@ static void exchange_drop_body(struct sse_exchange *x)
     x->body = (struct slice){NULL, 0};
 }
 
-/* Receives the body, stretch by stretch. It stays in the input buffer, behind the head, if it fits
- * there (with room for the lines of chunks), as almost every message does; else it moves to a slot
- * of its own. That of another method than POST goes nowhere. Content-Length is at most max_message;
- * a chunk's size is compared at its size line, since what is too large need not be waited for. */
-static int body_receive(struct sse_exchange *x, int64_t deadline_ms)
+/* How a body comes: in chunks, or, where Content-Length tells its size, like the data of one. */
+static struct http_chunks body_chunks(const struct http_request *r)
+{
+    return (struct http_chunks){.state = r->chunked ? CHUNK_SIZE : CHUNK_DATA,
+                                .left = r->content_length};
+}
+
+/* Does more of the body follow? */
+static bool body_goes_on(const struct http_request *r, const struct http_chunks *chunks)
+{
+    return r->chunked ? chunks->state != CHUNK_DONE : chunks->left > 0;
+}
+
+/* Skips a body that is all in the input buffer. False if it is not. */
+static bool body_skip(struct sse_exchange *x)
 {
     struct worker *w = x->conn->worker;
-    bool keep = slice_is(x->request.method, "POST"), chunked = x->request.chunked;
-    uint32_t max = x->server->config.max_message;
-    size_t base = w->in_start, got = 0, length = (size_t)x->request.content_length;
-    size_t room = SSE_IN_BYTES - base - (chunked ? SSE_TRAILER_BYTES + 2 : 0);
-    bool in_place = keep && (chunked || length <= room);
-    struct http_chunks chunks = {.state = CHUNK_SIZE};
-    char *to = w->in + base;
+    struct http_chunks chunks = body_chunks(&x->request);
+    struct http_request ignored;
+    struct slice data;
 
-    while (chunked ? chunks.state != CHUNK_DONE : got < length) {
-        size_t have = w->in_end - w->in_start, used = have < length - got ? have : length - got;
-        struct slice data = {w->in + w->in_start, used};
-        int status =
-            chunked ? http_decode_chunk(&chunks, data.at, have, &data, &x->request, &used) : 0;
+    for (size_t used; body_goes_on(&x->request, &chunks); w->in_start += used)
+        if (http_decode_chunk(&chunks, w->in + w->in_start, w->in_end - w->in_start, &data,
+                              &ignored, &used) != 0 ||
+            used == 0)
+            return false;
+    return true;
+}
+
+/* Receives the body, stretch by stretch, having invited the client to send it where it waits for
+ * that. The body stays in the input buffer, behind the head, if it fits there (with room for the
+ * lines of chunks), as almost every message does; else it moves to a slot of its own. That of
+ * another method than POST goes nowhere. Its size is compared as soon as it is known, at each
+ * chunk's size line, since what is too large need not be waited for. 0, a status or CLOSE. */
+static int exchange_receive(struct sse_exchange *x)
+{
+    struct http_request *r = &x->request;
+    struct worker *w = x->conn->worker;
+    struct http_chunks chunks = body_chunks(r);
+    int64_t deadline = now_ms() + SSE_BODY_MS;
+    uint32_t max = x->server->config.max_message;
+    size_t base = w->in_start, got = 0, used;
+    size_t room = SSE_IN_BYTES - base - (r->chunked ? SSE_TRAILER_BYTES + 2 : 0);
+    bool keep = slice_is(r->method, "POST"), in_place = keep && chunks.left <= room;
+    bool invites = r->expects_continue && r->minor > 0 && base == w->in_end;
+    char *to = w->in + base;
+    struct slice data;
+
+    while (body_goes_on(r, &chunks)) {
+        if (chunks.left > max - got)
+            return exchange_reject(x, REFUSED_SIZE, 413, "the body may have %u bytes", max);
+        int status = http_decode_chunk(&chunks, w->in + w->in_start, w->in_end - w->in_start, &data,
+                                       r, &used);
         if (status)
             return exchange_malformed(x, status);
         w->in_start += used;
         if (used == 0) {
-            status = exchange_read_more(x, base + (in_place ? got : 0), deadline_ms);
+            if (invites)
+                exchange_make_room(x, SSE_FIELDS_BYTES);
+            if (x->lost)
+                return CLOSE;
+            text_string(&w->out, invites ? "HTTP/1.1 100 Continue\r\n\r\n" : "");
+            invites = false;
+            status = exchange_read_more(x, base + (in_place ? got : 0), deadline);
             if (status)
                 return status;
             continue;
         }
-        if (data.len + chunks.left > max - got)
-            return exchange_too_large(x);
         if (keep && !x->body_slot && (!in_place || got + data.len > room)) {
             if ((x->body_slot = body_take(x->server)) == 0)
                 return exchange_reject(x, REFUSED_BODIES, 503,
@@ -4845,51 +4875,9 @@ static int body_receive(struct sse_exchange *x, int64_t deadline_ms)
     }
     if (keep)
         x->body = (struct slice){to, got};
-    return 0;
-}
-
-/* Skips a body that is all in the input buffer. False if it is not. */
-static bool body_skip(struct sse_exchange *x)
-{
-    struct worker *w = x->conn->worker;
-    struct http_chunks chunks = {.state = x->request.chunked ? CHUNK_SIZE : CHUNK_DONE};
-    struct http_request ignored;
-    struct slice data;
-
-    if (x->request.content_length > w->in_end - w->in_start)
-        return false;
-    w->in_start += (size_t)x->request.content_length;
-    for (size_t used; chunks.state != CHUNK_DONE; w->in_start += used)
-        if (http_decode_chunk(&chunks, w->in + w->in_start, w->in_end - w->in_start, &data,
-                              &ignored, &used) != 0 ||
-            used == 0)
-            return false;
-    return true;
-}
-
-/* Receives the body, having invited the client to send it where it waits for that. */
-static int exchange_receive(struct sse_exchange *x)
-{
-    struct http_request *r = &x->request;
-    struct worker *w = x->conn->worker;
-    int64_t deadline = now_ms() + SSE_BODY_MS;
-
-    if (!r->chunked && r->content_length == 0)
-        return 0;
-    if (r->content_length > x->server->config.max_message) /* as 64 bits: size_t may be narrower */
-        return exchange_too_large(x);
-    if (r->expects_continue && r->minor > 0 && w->in_start == w->in_end) {
-        exchange_make_room(x, SSE_FIELDS_BYTES);
-        if (x->lost)
-            return CLOSE;
-        text_string(&w->out, "HTTP/1.1 100 Continue\r\n\r\n");
-        if (!conn_write_out(x->conn))
-            return CLOSE;
-    }
-    int status = body_receive(x, deadline);
-    if (status == 0 && !text_is_utf8(x->body.at, x->body.len))
+    if (!text_is_utf8(x->body.at, x->body.len))
         return exchange_malformed(x, http_reject(r, 400, "the body must be UTF-8 without NUL"));
-    return status;
+    return 0;
 }
 
 /* Where tokens are required: reads the one that the request carries. 0, 401, or 503. */
