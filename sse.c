@@ -4197,8 +4197,9 @@ int sse_pause(struct sse_server *server, unsigned ms)
 /* ==== Answers ===================================================================================
  *
  * Handlers return a status and write a body; here it becomes bytes in the worker's output buffer,
- * where the answers to pipelined requests wait to go out in one write. A body that
- * outgrows its scratch turns chunked. Every answer is counted and logged here, too. */
+ * where the answers to pipelined requests wait to go out in one write. A body that outgrows its
+ * scratch turns chunked. Every answer is counted and logged here, too. Invariant: answer_head()
+ * alone writes a status line and fields. */
 
 /* How the answer's body is framed where it has no Content-Length. */
 enum { FRAMED_CHUNKED = -1, FRAMED_BY_CLOSE = -2, FRAMED_STREAM = -3, FRAMED_EMPTY = -4 };
@@ -4303,6 +4304,7 @@ static void answer_cors(struct sse_exchange *x, struct text *t)
         text_string(t, "Vary: Origin\r\n");
     if (!listed)
         return;
+    /* With credentials a browser takes the origin itself and no asterisk. */
     bool is_any = strcmp(listed, "*") == 0;
     struct slice origin = is_any ? slice_of("*") : x->request.origin;
     text_print(
@@ -5092,7 +5094,11 @@ static int handle_connect(struct sse_exchange *x, void *arg)
 {
     struct conn *c = x->conn;
     struct text *out = &c->worker->out;
+    struct slice last = x->request.last_event_id;
+    struct user *user;
+    char id[SSE_ID_BYTES + 17];
     bool closes = x->close;
+    int code = SSE_EFULL;
     (void)arg;
 
     /* Earlier answers of a pipeline go out before the user is pinned: the client decides how long
@@ -5106,24 +5112,22 @@ static int handle_connect(struct sse_exchange *x, void *arg)
         return exchange_reject(x, REFUSED_CONNECTIONS, 503,
                                "the server has as many connections as it may (%u)",
                                x->server->config.max_connections);
-    struct slice name = slice_of(x->user), last = x->request.last_event_id;
-    struct user *user = x->is_head ? user_find(x->server, name) : user_find_or_add(x->server, name);
-    int code = !user && (!x->is_head || !table_has_room(x->server)) ? SSE_EFULL : SSE_OK;
-
     x->close = true;
     x->type = "text/event-stream";
     answer_head(x, 200, FRAMED_STREAM);
-    if (user && x->is_head) {
-        pthread_mutex_lock(&user->lock);
-        code = user_admits_locked(x->server, user);
-        user_unlock(x->server, user);
-    } else if (user) {
+    if (x->is_head) {
+        user = user_find(x->server, slice_of(x->user));
+        code = table_has_room(x->server) ? SSE_OK : SSE_EFULL;
+        if (user) {
+            pthread_mutex_lock(&user->lock);
+            code = user_admits_locked(x->server, user);
+            user_unlock(x->server, user);
+        }
+    } else if ((user = user_find_or_add(x->server, slice_of(x->user)))) {
         /* A browser sends the field when it reconnects; with the parameter a page can begin. What
          * is too long to be an id is unknown like any other. */
-        char buffer[SSE_ID_BYTES + 17];
         if (last.len == 0)
-            last = slice_of(sse_query(x, "lastEventId", buffer, sizeof buffer) < 0 ? "unknown"
-                                                                                   : buffer);
+            last = slice_of(sse_query(x, "lastEventId", id, sizeof id) < 0 ? "unknown" : id);
         c->expires_ms = x->expires_ms;
         code = stream_open(c, user, last, out);
     }
