@@ -3933,6 +3933,7 @@ static void stream_hand_over(struct conn *c)
 /* Names of events that browsers and this server use themselves. */
 #define EVENTS_RESERVED "open, error, gap, connected, disconnected"
 
+/* Whether a message may have this event name, or none. */
 static bool event_is_valid(struct slice event)
 {
     for (struct slice rest = slice_of(EVENTS_RESERVED); rest.at;)
@@ -3952,28 +3953,13 @@ static void user_flush_locked(struct user *user)
     }
 }
 
-/* Would one more message push out any from `seq` on? */
-static bool log_would_drop(const struct log *log, uint64_t seq, struct slice event,
-                           struct slice body)
+/* Would one more message push out any of the log's from `seq` on? */
+static bool log_would_drop(const struct log *log, uint64_t seq, const struct send *send)
 {
     return seq < log->next &&
            (log->next - seq >= log->max_count ||
-            log->head - log_start(log, seq) + frame_bytes(SSE_ID_BYTES, event, body) >
+            log->head - log_start(log, seq) + frame_bytes(SSE_ID_BYTES, send->event, send->body) >
                 log->max_bytes);
-}
-
-/* Tells what has become of message `seq` by now. */
-static void user_receipt_locked(const struct user *user, uint64_t seq, struct sse_receipt *receipt)
-{
-    struct text id = text_over(receipt->id, sizeof receipt->id - 1);
-
-    for (const struct conn *c = user->streams; c; c = c->next) {
-        receipt->streams++;
-        receipt->delivered += c->seq > seq;
-    }
-    id_print(&id, user->epoch, seq);
-    receipt->id[id.len] = 0;
-    receipt->users++;
 }
 
 /* Completes all pending sends, oldest first. A message that would push out one which no stream was
@@ -3992,7 +3978,7 @@ static void user_complete_locked(struct user *user)
         send = next;
     }
     for (send = oldest; send; send = send->next) {
-        if (log_would_drop(log, unwritten, send->event, send->body)) {
+        if (log_would_drop(log, unwritten, send)) {
             user_flush_locked(user);
             unwritten = log->next;
         }
@@ -4006,8 +3992,17 @@ static void user_complete_locked(struct user *user)
     }
     user_flush_locked(user);
     for (send = oldest; send; send = send->next) {
-        if (send->code == SSE_OK)
-            user_receipt_locked(user, send->seq, send->receipt);
+        struct sse_receipt *receipt = send->receipt;
+        struct text id = text_over(receipt->id, sizeof receipt->id - 1);
+        for (const struct conn *c = user->streams; c && send->code == SSE_OK; c = c->next) {
+            receipt->streams++;
+            receipt->delivered += c->seq > send->seq;
+        }
+        if (send->code == SSE_OK) {
+            id_print(&id, user->epoch, send->seq);
+            receipt->id[id.len] = 0;
+            receipt->users++;
+        }
         send->done = true; /* its sender may go on as soon as it has the mutex */
     }
 }
@@ -4039,56 +4034,52 @@ static int send_finish(struct sse_server *server, struct user *user, struct send
     return send->code;
 }
 
-/* Sends to a pinned user. SSE_OK or SSE_ETOOBIG. */
-static int user_send(struct sse_server *server, struct user *user, struct slice event,
-                     struct slice body, struct sse_receipt *receipt)
+/* Sends a message to a pinned user, and unpins it. Returns SSE_OK or SSE_ETOOBIG. */
+static int user_send(struct sse_server *server, struct user *user, struct send send)
 {
-    struct send send = {.event = event, .body = body, .receipt = receipt};
     send_begin(user, &send);
-    return send_finish(server, user, &send);
+    int code = send_finish(server, user, &send);
+    user_unpin(user);
+    return code;
 }
 
-/* Arguments as slices; false if they are not what the public functions take. */
-static bool message_arguments(const char *event, const char *data, size_t len,
-                              struct slice *event_out, struct slice *body_out)
+/* Makes a send of what the public functions take, and empties its receipt. False if the event name
+ * or the data is invalid. */
+static bool send_make(struct send *send, const char *event, const char *data, size_t len,
+                      struct sse_receipt *receipt)
 {
-    *event_out = slice_of(event);
-    *body_out = (struct slice){data ? data : "", len};
-    return event_is_valid(*event_out) && (data || len == 0) && text_is_utf8(body_out->at, len);
+    *receipt = (struct sse_receipt){.users = 0};
+    *send = (struct send){
+        .event = slice_of(event), .body = {data ? data : "", len}, .receipt = receipt};
+    return event_is_valid(send->event) && (data || len == 0) && text_is_utf8(send->body.at, len);
 }
 
-/* Would the frame fit a history, with an id of that many bytes? */
-static bool message_fits(const struct sse_server *server, size_t id_bytes, struct slice event,
-                         struct slice body)
+/* Whether a message's frame fits a history, with an id of that many bytes. */
+static bool send_fits(const struct sse_server *server, size_t id_bytes, const struct send *send)
 {
-    return frame_bytes(id_bytes, event, body) <= server->config.history_bytes;
+    return frame_bytes(id_bytes, send->event, send->body) <= server->config.history_bytes;
 }
 
 int sse_send(struct sse_server *server, const char *user, const char *event, const char *data,
              size_t len, struct sse_receipt *receipt)
 {
-    struct sse_receipt unasked = {.users = 0};
-    struct slice name = slice_of(user), event_name, body;
+    struct sse_receipt unasked;
+    struct slice name = slice_of(user);
+    struct send send;
 
-    receipt = receipt ? receipt : &unasked;
-    *receipt = (struct sse_receipt){.users = 0};
-    if (!text_is_user_id(name.at, name.len) ||
-        !message_arguments(event, data, len, &event_name, &body))
+    if (!send_make(&send, event, data, len, receipt ? receipt : &unasked) ||
+        !text_is_user_id(name.at, name.len))
         return SSE_EINVAL;
     struct user *found = user_find(server, name);
     if (!found) { /* nobody is added, or has to make room, for what does not fit */
-        if (!message_fits(server, strlen("ffffffffffffffff-1"), event_name, body))
+        if (!send_fits(server, strlen("ffffffffffffffff-1"), &send))
             return SSE_ETOOBIG;
         found = user_find_or_add(server, name);
     }
-    if (!found)
-        return SSE_EFULL;
-    int code = user_send(server, found, event_name, body, receipt);
-    user_unpin(found);
-    return code;
+    return found ? user_send(server, found, send) : SSE_EFULL;
 }
 
-/* Bytes of the longest id that a user's next message can have. */
+/* Returns the bytes of the longest id that the next message of a user can have. */
 static size_t longest_id(struct sse_server *server)
 {
     char id[SSE_ID_BYTES];
@@ -4110,24 +4101,20 @@ static size_t longest_id(struct sse_server *server)
 int sse_broadcast(struct sse_server *server, const char *event, const char *data, size_t len,
                   struct sse_receipt *receipt)
 {
-    struct sse_receipt unasked = {.users = 0};
-    struct slice event_name, body;
+    struct sse_receipt unasked;
+    struct send send;
     struct user *found;
     uint32_t at = 0;
 
-    receipt = receipt ? receipt : &unasked;
-    *receipt = (struct sse_receipt){.users = 0};
-    if (!message_arguments(event, data, len, &event_name, &body))
+    if (!send_make(&send, event, data, len, receipt ? receipt : &unasked))
         return SSE_EINVAL;
     /* Ids differ in length between users: if the longest fits, all get the message, else nobody. */
-    if (!message_fits(server, SSE_ID_BYTES - 1, event_name, body) &&
-        !message_fits(server, longest_id(server), event_name, body))
+    if (!send_fits(server, SSE_ID_BYTES - 1, &send) &&
+        !send_fits(server, longest_id(server), &send))
         return SSE_ETOOBIG;
-    while ((found = user_each(server, &at))) {
-        user_send(server, found, event_name, body, receipt);
-        user_unpin(found);
-    }
-    receipt->id[0] = 0;
+    while ((found = user_each(server, &at)))
+        user_send(server, found, send);
+    send.receipt->id[0] = 0;
     return SSE_OK;
 }
 
@@ -4138,14 +4125,23 @@ static void user_close_locked(struct user *user, enum close_reason reason)
         stream_close_locked(user->streams, reason);
 }
 
-int sse_disconnect(struct sse_server *server, const char *user, unsigned hold_s)
+/* Finds a user for a public function, and pins it. SSE_OK, SSE_EINVAL or SSE_ENOUSER. */
+static int user_named(struct sse_server *server, const char *user, struct user **found)
 {
     struct slice name = slice_of(user);
-    if (!text_is_user_id(name.at, name.len) || hold_s > SSE_HOLD_MAX_S)
+    if (!text_is_user_id(name.at, name.len))
         return SSE_EINVAL;
-    struct user *found = user_find(server, name);
-    if (!found)
-        return SSE_ENOUSER;
+    *found = user_find(server, name);
+    return *found ? SSE_OK : SSE_ENOUSER;
+}
+
+int sse_disconnect(struct sse_server *server, const char *user, unsigned hold_s)
+{
+    struct user *found;
+    int code = hold_s > SSE_HOLD_MAX_S ? SSE_EINVAL : user_named(server, user, &found);
+
+    if (code != SSE_OK)
+        return code;
     pthread_mutex_lock(&found->lock);
     found->hold_until_ms = hold_s ? now_ms() + (int64_t)hold_s * 1000 : 0;
     user_close_locked(found, CLOSE_DISCONNECTED);
@@ -4154,6 +4150,7 @@ int sse_disconnect(struct sse_server *server, const char *user, unsigned hold_s)
     return SSE_OK;
 }
 
+/* Returns the status of a pinned user: queued are the messages that no stream was handed yet. */
 static struct sse_user_status user_status(struct sse_server *server, struct user *user)
 {
     pthread_mutex_lock(&user->lock);
@@ -4169,12 +4166,11 @@ static struct sse_user_status user_status(struct sse_server *server, struct user
 
 int sse_status(struct sse_server *server, const char *user, struct sse_user_status *status)
 {
-    struct slice name = slice_of(user);
-    if (!text_is_user_id(name.at, name.len))
-        return SSE_EINVAL;
-    struct user *found = user_find(server, name);
-    if (!found)
-        return SSE_ENOUSER;
+    struct user *found;
+    int code = user_named(server, user, &found);
+
+    if (code != SSE_OK)
+        return code;
     *status = user_status(server, found);
     user_unpin(found);
     return SSE_OK;
@@ -4195,8 +4191,9 @@ int sse_pause(struct sse_server *server, unsigned ms)
 /* ==== Answers ===================================================================================
  *
  * Handlers return a status and write a body; here it becomes bytes in the worker's output buffer,
- * where the answers to pipelined requests wait to go out in one write. A body that
- * outgrows its scratch turns chunked. Every answer is counted and logged here, too. */
+ * where the answers to pipelined requests wait to go out in one write. A body that outgrows its
+ * scratch turns chunked. Every answer is counted and logged here, too. Invariant: answer_head()
+ * alone writes a status line and fields. */
 
 /* How the answer's body is framed where it has no Content-Length. */
 enum { FRAMED_CHUNKED = -1, FRAMED_BY_CLOSE = -2, FRAMED_STREAM = -3, FRAMED_EMPTY = -4 };
@@ -4204,36 +4201,34 @@ enum { FRAMED_CHUNKED = -1, FRAMED_BY_CLOSE = -2, FRAMED_STREAM = -3, FRAMED_EMP
 static const struct {
     int status;
     const char *title;
-} STATUSES[] = {
-    {200, "OK"},
-    {201, "Created"},
-    {202, "Accepted"},
-    {204, "No Content"},
-    {303, "See Other"},
-    {400, "Bad Request"},
-    {401, "Unauthorized"},
-    {403, "Forbidden"},
-    {404, "Not Found"},
-    {405, "Method Not Allowed"},
-    {408, "Request Timeout"},
-    {409, "Conflict"},
-    {413, "Content Too Large"},
-    {414, "URI Too Long"},
-    {417, "Expectation Failed"},
-    {422, "Unprocessable Content"},
-    {429, "Too Many Requests"},
-    {431, "Request Header Fields Too Large"},
-    {500, "Internal Server Error"},
-    {501, "Not Implemented"},
-    {503, "Service Unavailable"},
-    {505, "HTTP Version Not Supported"},
-};
+} STATUSES[] = {{200, "OK"},
+                {201, "Created"},
+                {202, "Accepted"},
+                {204, "No Content"},
+                {303, "See Other"},
+                {400, "Bad Request"},
+                {401, "Unauthorized"},
+                {403, "Forbidden"},
+                {404, "Not Found"},
+                {405, "Method Not Allowed"},
+                {408, "Request Timeout"},
+                {409, "Conflict"},
+                {413, "Content Too Large"},
+                {414, "URI Too Long"},
+                {417, "Expectation Failed"},
+                {422, "Unprocessable Content"},
+                {429, "Too Many Requests"},
+                {431, "Request Header Fields Too Large"},
+                {500, "Internal Server Error"},
+                {501, "Not Implemented"},
+                {503, "Service Unavailable"},
+                {505, "HTTP Version Not Supported"}};
 
 enum { STATUS_COUNT = sizeof STATUSES / sizeof *STATUSES };
 _Static_assert((int)STATUS_COUNT < (int)SSE_STATUSES,
                "raise SSE_STATUSES: one more counts all others");
 
-/* Where the table has it; STATUS_COUNT if it has not. */
+/* Index of a status in the table; STATUS_COUNT if the table does not have it. */
 static size_t status_index(int status)
 {
     size_t i = 0;
@@ -4242,26 +4237,17 @@ static size_t status_index(int status)
     return i;
 }
 
+/* The words that go with a status. */
 static const char *status_title(int status)
 {
     size_t i = status_index(status);
     return i < STATUS_COUNT ? STATUSES[i].title : "Status";
 }
 
-/* One more of them: /metrics tells how many. */
+/* Adds one to a counter that /metrics shows. */
 static void counter_add(atomic_ulong *of)
 {
     atomic_fetch_add_explicit(of, 1, memory_order_relaxed);
-}
-
-/* RFC 9457. Replaces what the answer holds. */
-static void problem_write(struct text *t, int status, const char *detail)
-{
-    t->len = 0;
-    t->full = false;
-    text_print(t, "{\"title\":\"%s\",\"status\":%d,\"detail\":", status_title(status), status);
-    json_string(t, detail, strlen(detail));
-    text_string(t, "}\n");
 }
 
 /* Writes out the output buffer, however long the client takes up to SSE_ANSWER_MS. False if it no
@@ -4278,13 +4264,15 @@ static bool conn_write_out(struct conn *c)
 
 static bool conn_complete_batch(struct conn *c);
 
-/* Completes the batch of pending sends, and writes out all answers. */
+/* Completes the batch of pending sends, and writes out all answers. False if the client no longer
+ * takes them. */
 static bool conn_flush(struct conn *c)
 {
     return conn_complete_batch(c) && (c->worker->out.len == 0 || conn_write_out(c));
 }
 
-/* Makes room for `need` bytes in the output buffer, behind the answers that come before. */
+/* Makes room for `need` bytes in the output buffer, behind the answers that come before. Sets
+ * x->lost if the client no longer takes those. */
 static void exchange_make_room(struct sse_exchange *x, size_t need)
 {
     struct conn *c = x->conn;
@@ -4293,46 +4281,43 @@ static void exchange_make_room(struct sse_exchange *x, size_t need)
         x->lost = x->close = true;
 }
 
+/* Appends the methods that a route takes and the end of the line; without a route, all methods. */
 static void answer_methods(struct text *t, const struct route *route)
 {
-    text_string(t, route && !strstr(route->methods, "GET") ? "POST" : "GET, HEAD");
-    if (!route || strcmp(route->methods, "GET|POST") == 0)
-        text_string(t, ", POST");
-    text_string(t, ", OPTIONS\r\n");
+    const char *methods = route ? route->methods : "GET|POST";
+    text_string(t, strcmp(methods, "POST") == 0 ? "POST" : "GET, HEAD");
+    text_string(t, strcmp(methods, "GET|POST") == 0 ? ", POST, OPTIONS\r\n" : ", OPTIONS\r\n");
 }
 
-/* The fields by which a browser learns what pages may do (WHATWG Fetch section 3.3). */
+/* Appends the fields by which a browser learns what pages may do (WHATWG Fetch section 3.3). */
 static void answer_cors(struct sse_exchange *x, struct text *t)
 {
-    const struct sse_config *config = &x->server->config;
-    const char *listed = origin_listed(config, x->request.origin);
+    const char *listed = origin_listed(&x->server->config, x->request.origin);
 
-    if (config->cors_count > 0)
+    if (x->server->config.cors_count > 0)
         text_string(t, "Vary: Origin\r\n");
     if (!listed)
         return;
-    if (strcmp(listed, "*") == 0)
-        text_string(t, "Access-Control-Allow-Origin: *\r\n");
-    else
-        text_print(t, "Access-Control-Allow-Origin: %.*s\r\n", (int)x->request.origin.len,
-                   x->request.origin.at);
-    if (strcmp(listed, "*") != 0)
-        text_string(t, "Access-Control-Allow-Credentials: true\r\n");
-    text_string(t, "Access-Control-Expose-Headers: Retry-After\r\n");
-    if (x->is_options) {
-        /* Polyfills of EventSource send Cache-Control, Pragma and X-Requested-With. */
-        text_string(t, "Access-Control-Allow-Headers: Authorization, Cache-Control, Content-Type, "
-                       "Last-Event-ID, Pragma, X-Requested-With\r\n"
-                       "Access-Control-Max-Age: 600\r\nAccess-Control-Allow-Methods: ");
-        answer_methods(t, x->route);
-    }
+    /* With credentials a browser takes the origin itself and no asterisk. */
+    bool is_any = strcmp(listed, "*") == 0;
+    struct slice origin = is_any ? slice_of("*") : x->request.origin;
+    text_print(
+        t, "Access-Control-Allow-Origin: %.*s\r\n%sAccess-Control-Expose-Headers: Retry-After\r\n",
+        (int)origin.len, origin.at, is_any ? "" : "Access-Control-Allow-Credentials: true\r\n");
+    if (!x->is_options)
+        return;
+    /* Polyfills of EventSource send Cache-Control, Pragma and X-Requested-With. */
+    text_string(t, "Access-Control-Allow-Headers: Authorization, Cache-Control, Content-Type, "
+                   "Last-Event-ID, Pragma, X-Requested-With\r\n"
+                   "Access-Control-Max-Age: 600\r\nAccess-Control-Allow-Methods: ");
+    answer_methods(t, x->route);
 }
 
-/* Appends the status line and fields. `length` is the body's, or one of FRAMED_…. */
+/* Appends the status line and all fields. `length` is the body's, or one of FRAMED_…. What every
+ * answer has is written without printf(), which takes longer than all the rest. */
 static void answer_head(struct sse_exchange *x, int status, int64_t length)
 {
     struct text *t = &x->conn->worker->out;
-    bool persists_in_1_0 = x->request.minor == 0 && !x->close;
 
     text_string(t, "HTTP/1.1 ");
     text_decimal(t, (unsigned)status);
@@ -4348,14 +4333,12 @@ static void answer_head(struct sse_exchange *x, int status, int64_t length)
         text_string(t, "\r\nContent-Length: ");
         text_decimal(t, (uint64_t)length);
     }
-    text_string(t, "\r\n");
-    if (length == FRAMED_CHUNKED)
-        text_string(t, "Transfer-Encoding: chunked\r\n");
+    text_string(t, length == FRAMED_CHUNKED ? "\r\nTransfer-Encoding: chunked\r\n" : "\r\n");
     text_string(t, length == FRAMED_STREAM
                        ? "Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
                        : "Cache-Control: no-store\r\n");
-    if (x->close || persists_in_1_0)
-        text_print(t, "Connection: %s\r\n", x->close ? "close" : "keep-alive");
+    if (x->close || x->request.minor == 0)
+        text_string(t, x->close ? "Connection: close\r\n" : "Connection: keep-alive\r\n");
     if (status == 503 || status == 429)
         text_print(t, "Retry-After: %d\r\n", SSE_RETRY_AFTER_S);
     if (status == 401)
@@ -4386,10 +4369,29 @@ static void answer_chunk(struct sse_exchange *x)
         if (frames)
             text_print(out, "%zx\r\n", x->answer.len);
         text_put(out, x->answer.at, x->answer.len);
-        if (frames)
-            text_string(out, "\r\n");
+        text_string(out, frames ? "\r\n" : "");
     }
     x->answer.len = 0;
+}
+
+/* Hands the answer over to the output buffer, whole or as its last chunk. */
+static void answer_finish(struct sse_exchange *x, int status)
+{
+    struct text *out = &x->conn->worker->out;
+
+    if (x->chunked) {
+        answer_chunk(x);
+        text_string(out, x->request.minor > 0 && !x->is_head ? "0\r\n\r\n" : "");
+        return;
+    }
+    /* RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5: these have no content */
+    bool bare = status == 204 || status == 304;
+    if (bare || status == 205)
+        x->answer.len = 0;
+    exchange_make_room(x, SSE_FIELDS_BYTES + x->fields.len + x->answer.len);
+    answer_head(x, status, bare ? FRAMED_EMPTY : (int64_t)x->answer.len);
+    if (!x->is_head)
+        text_put(out, x->answer.at, x->answer.len);
 }
 
 void sse_write(struct sse_exchange *x, const char *bytes, size_t len)
@@ -4424,14 +4426,13 @@ void sse_write_json_string(struct sse_exchange *x, const char *utf8, size_t len)
     char escaped[8];
 
     sse_write(x, "\"", 1);
-    while (len > 0) {
+    for (size_t i = 0, n; i < len;
+         i += n) { /* one character after another, as json_escape() does */
         struct text t = text_over(escaped, sizeof escaped);
-        size_t n = utf8_sequence((const unsigned char *)utf8, len);
+        n = utf8_sequence((const unsigned char *)utf8 + i, len - i);
         n = n ? n : 1;
-        json_escape(&t, utf8, n);
+        json_escape(&t, utf8 + i, n);
         sse_write(x, t.at, t.len);
-        utf8 += n;
-        len -= n;
     }
     sse_write(x, "\"", 1);
 }
@@ -4443,23 +4444,12 @@ void sse_content_type(struct sse_exchange *x, const char *type)
 
 int sse_field(struct sse_exchange *x, const char *name, const char *value)
 {
-    static const char *const ours[] = {"Keep-Alive",
-                                       "Proxy-Connection",
-                                       "TE",
-                                       "Trailer",
-                                       "Upgrade",
-
-                                       "Access-Control-",
-                                       "Allow",
-                                       "Cache-Control",
-                                       "Connection",
-                                       "Content-Length",
-                                       "Content-Type",
-                                       "Date",
-                                       "Retry-After",
-                                       "Transfer-Encoding",
-                                       "Vary",
-                                       "WWW-Authenticate"};
+    /* Written by the server itself, or of the connection; those with a dash begin many. */
+    static const char *const ours[] = {
+        "Keep-Alive",  "Proxy-Connection",  "TE",           "Trailer",
+        "Upgrade",     "Access-Control-",   "Allow",        "Cache-Control",
+        "Connection",  "Content-Length",    "Content-Type", "Date",
+        "Retry-After", "Transfer-Encoding", "Vary",         "WWW-Authenticate"};
     struct slice n = slice_of(name), v = slice_of(value);
 
     if (!http_is_token(n) || !http_is_field_value(v) || x->chunked)
@@ -4473,44 +4463,34 @@ int sse_field(struct sse_exchange *x, const char *name, const char *value)
     text_string(&x->fields, name);
     text_string(&x->fields, ": ");
     text_put(&x->fields, v.at, v.len);
-    text_put(&x->fields, "\r\n", 2);
+    text_string(&x->fields, "\r\n");
     return SSE_OK;
-}
-
-static void exchange_vfail(struct sse_exchange *x, int status, const char *format, va_list args)
-{
-    char detail[256];
-
-    if (vsnprintf(detail, sizeof detail, format, args) < 0)
-        detail[0] = 0;
-    x->type = "application/problem+json";
-    x->lost |= x->chunked; /* too late to say so: the answer has begun as another */
-    x->close |= x->lost;
-    x->fields.len = 0; /* they belonged to the other answer */
-    problem_write(&x->answer, status, detail);
 }
 
 int sse_fail(struct sse_exchange *x, int status, const char *format, ...)
 {
+    char detail[256];
     va_list args;
+
     va_start(args, format);
-    exchange_vfail(x, status, format, args);
+    if (vsnprintf(detail, sizeof detail, format, args) < 0)
+        detail[0] = 0;
     va_end(args);
+    x->type = "application/problem+json"; /* RFC 9457 */
+    x->lost |= x->chunked;                /* too late to say so: the answer has begun as another */
+    x->close |= x->lost;
+    x->fields.len = 0; /* they belonged to the other answer, as what was written so far */
+    x->answer = text_over(x->answer.at, x->answer.cap);
+    text_print(&x->answer, "{\"title\":\"%s\",\"status\":%d,\"detail\":", status_title(status),
+               status);
+    json_string(&x->answer, detail, strlen(detail));
+    text_string(&x->answer, "}\n");
     return status;
 }
 
-/* The same, and counts why. */
-SSE_PRINTF(4, 5)
-static int exchange_reject(struct sse_exchange *x, enum refusal why, int status, const char *format,
-                           ...)
-{
-    va_list args;
-    va_start(args, format);
-    exchange_vfail(x, status, format, args);
-    va_end(args);
-    counter_add(&x->server->refusals[why]);
-    return status;
-}
+/* Fails an exchange like sse_fail(), and counts for which enum refusal. Returns the status. */
+#define exchange_reject(x, why, ...)                                                               \
+    (counter_add(&(x)->server->refusals[why]), sse_fail(x, __VA_ARGS__))
 
 /* The status and the words for what a function of the messaging layer returned. */
 static int exchange_fail(struct sse_exchange *x, int code)
@@ -4541,65 +4521,26 @@ static int exchange_fail(struct sse_exchange *x, int code)
     }
 }
 
-/* Hands the answer over to the output buffer, whole or as its last chunk. */
-static void answer_finish(struct sse_exchange *x, int status)
+/* Appends how every answer about a user begins, behind the brace: `"user":…,"status":…`. */
+static void user_write(struct text *t, const char *user, bool connected)
 {
-    struct text *out = &x->conn->worker->out;
-
-    if (x->chunked) {
-        answer_chunk(x);
-        if (x->request.minor > 0 && !x->is_head)
-            text_string(out, "0\r\n\r\n");
-        return;
-    }
-    /* RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5: these have no content */
-    bool bare = status == 204 || status == 304;
-    if (bare || status == 205)
-        x->answer.len = 0;
-    exchange_make_room(x, SSE_FIELDS_BYTES + x->fields.len + x->answer.len);
-    answer_head(x, status, bare ? FRAMED_EMPTY : (int64_t)x->answer.len);
-    if (!x->is_head)
-        text_put(out, x->answer.at, x->answer.len);
+    text_string(t, "\"user\":");
+    json_string(t, user, strlen(user));
+    text_string(t, connected ? ",\"status\":\"Connected\"" : ",\"status\":\"Disconnected\"");
 }
 
-static const char *status_word(bool connected)
-{
-    return connected ? "Connected" : "Disconnected";
-}
-
-/* What a sender is told: fits any answer's scratch. */
-static void receipt_write(struct text *t, struct slice user, const struct sse_receipt *receipt)
+/* Appends what a sender is told: it fits any answer's scratch. */
+static void receipt_write(struct text *t, const char *user, const struct sse_receipt *receipt)
 {
     text_string(t, "{\"id\":\"");
     text_string(t, receipt->id);
-    text_string(t, "\",\"user\":");
-    json_string(t, user.at, user.len);
-    text_string(t, ",\"status\":\"");
-    text_string(t, status_word(receipt->streams > 0));
-    text_string(t, "\",\"streams\":");
+    text_string(t, "\",");
+    user_write(t, user, receipt->streams > 0);
+    text_string(t, ",\"streams\":");
     text_decimal(t, receipt->streams);
     text_string(t, ",\"delivered\":");
     text_decimal(t, receipt->delivered);
     text_string(t, "}\n");
-}
-
-/* Answers one send of a batch, which is completed. */
-static bool batched_answer(struct conn *c, const struct batched *b)
-{
-    char scratch[SSE_SCRATCH_BYTES / 2];
-    struct text *out = &c->worker->out;
-    struct sse_exchange x = {.server = c->server,
-                             .conn = c,
-                             .request.minor = 1,
-                             .type = "application/json",
-                             .answer = text_over(scratch, sizeof scratch)};
-
-    receipt_write(&x.answer, slice_of(b->name), &b->receipt);
-    if (out->cap - out->len < SSE_FIELDS_BYTES + x.answer.len && !conn_write_out(c))
-        return false;
-    answer_head(&x, 202, (int64_t)x.answer.len);
-    text_put(out, x.answer.at, x.answer.len);
-    return true;
 }
 
 /* Completes the pending sends of a pipeline, before their bodies in the input buffer are written
@@ -4609,7 +4550,7 @@ static bool conn_complete_batch(struct conn *c)
 {
     struct worker *w = c->worker;
     unsigned count = w->batch_count;
-    bool taken = true;
+    char scratch[SSE_SCRATCH_BYTES / 2];
 
     w->batch_count = 0;
     for (struct batched *b = w->batch; b < w->batch + count; b++) {
@@ -4617,53 +4558,58 @@ static bool conn_complete_batch(struct conn *c)
         memcpy(b->name, b->user->name, sizeof b->name);
         user_unpin(b->user);
     }
-    for (unsigned i = 0; i < count && taken; i++)
-        taken = batched_answer(c, &w->batch[i]);
-    return taken;
+    for (struct batched *b = w->batch; b < w->batch + count; b++) {
+        struct sse_exchange x = {.server = c->server,
+                                 .conn = c,
+                                 .request.minor = 1,
+                                 .type = "application/json",
+                                 .answer = text_over(scratch, sizeof scratch)};
+        receipt_write(&x.answer, b->name, &b->receipt);
+        if (w->out.cap - w->out.len < SSE_FIELDS_BYTES + x.answer.len && !conn_write_out(c))
+            return false;
+        answer_head(&x, 202, (int64_t)x.answer.len);
+        text_put(&w->out, x.answer.at, x.answer.len);
+    }
+    return true;
 }
 
+/* Hands a line to the program's log, if it has one. */
 static void server_log(struct sse_server *server, const char *line)
 {
     if (server->config.log)
         server->config.log(server->config.log_arg, line);
 }
 
-/* TIME PEER METHOD PATH STATUS, parted by single spaces. The query stays out, because tokens travel
- * there; bytes that are not printable ASCII are percent-encoded. */
-static void access_log(const struct sse_exchange *x, int status)
+/* Counts a request that is answered with this status, and logs it: TIME PEER METHOD PATH STATUS,
+ * parted by single spaces. The query stays out, because tokens travel there; bytes that are not
+ * printable ASCII are percent-encoded. */
+static void exchange_note(struct sse_exchange *x, int status)
 {
     char line[SSE_LOG_LINE_BYTES];
     struct text t = text_over(line, sizeof line - 1);
     struct slice path = x->request.path, method = x->request.method;
+    size_t row = x->route ? (size_t)(x->route - x->server->routes) : SSE_ROUTES, logged = 0;
 
+    counter_add(&x->server->requests[row][status_index(status)]);
+    if (!x->server->config.access_log)
+        return;
     if (!path.at)
         method = path = slice_of("-"); /* not a request that could be read */
     text_iso_date(&t);
     text_print(&t, " %s %.*s ", x->conn->worker->peer, (int)(method.len < 16 ? method.len : 16),
                method.at);
-    size_t logged = 0, end = t.len + SSE_LOG_PATH_BYTES;
-    for (; logged < path.len && t.len < end; logged++) {
+    for (size_t end = t.len + SSE_LOG_PATH_BYTES; logged < path.len && t.len < end; logged++) {
         struct slice rest = {path.at + logged, path.len - logged};
         if (slice_begins(rest, "%3f") || slice_begins(rest, "access_token"))
             break; /* a query whose `?` was escaped */
-        unsigned char c = (unsigned char)path.at[logged];
-        if (c > 0x20 && c < 0x7F)
-            text_put(&t, &path.at[logged], 1);
+        if (*rest.at > 0x20 && *rest.at < 0x7F)
+            text_put(&t, rest.at, 1);
         else
-            text_print(&t, "%%%02X", c);
+            text_print(&t, "%%%02X", (unsigned char)*rest.at);
     }
     text_print(&t, "%s %d", logged < path.len ? "..." : "", status);
     line[t.len] = 0;
     server_log(x->server, line);
-}
-
-/* The request is answered with this status: it is counted and logged. */
-static void exchange_note(struct sse_exchange *x, int status)
-{
-    size_t row = x->route ? (size_t)(x->route - x->server->routes) : SSE_ROUTES;
-    counter_add(&x->server->requests[row][status_index(status)]);
-    if (x->server->config.access_log)
-        access_log(x, status);
 }
 
 /* ==== Exchanges =================================================================================
@@ -4673,26 +4619,19 @@ static void exchange_note(struct sse_exchange *x, int status)
  * step returns 0 to go on, a status, or CLOSE; a handler returns a status from 200 on, or 0 if its
  * answer is written, or will be by conn_complete_batch(). */
 
-/* Equal, or equal up to {userId}, which stands for one segment. */
-static bool route_matches(const struct route *route, struct slice path)
-{
-    size_t fixed = strcspn(route->path, "{");
-    if (route->path[fixed] == 0)
-        return slice_is(path, route->path);
-    return path.len >= fixed && memcmp(path.at, route->path, fixed) == 0 &&
-           !memchr(path.at + fixed, '/', path.len - fixed);
-}
-
-/* A route without {userId} goes before one with it. */
+/* Finds the route of a path: equal, or equal up to {userId}, which stands for one segment. A route
+ * without {userId} goes before one with it, of which there is one at most: up to {userId} it is the
+ * path's own beginning. */
 static const struct route *route_find(const struct sse_server *server, struct slice path)
 {
     const struct route *with_user = NULL, *end = server->routes + server->route_count;
     for (const struct route *r = server->routes; r < end; r++) {
-        if (!route_matches(r, path))
-            continue;
-        if (!strchr(r->path, '{'))
+        size_t fixed = strcspn(r->path, "{");
+        if (slice_is(path, r->path) && r->path[fixed] == 0)
             return r;
-        with_user = r; /* there is no other: up to {userId} it is the path's own beginning */
+        if (r->path[fixed] == '{' && path.len >= fixed && memcmp(path.at, r->path, fixed) == 0 &&
+            !memchr(path.at + fixed, '/', path.len - fixed))
+            with_user = r;
     }
     return with_user;
 }
@@ -4728,6 +4667,16 @@ static bool conn_secure(struct conn *c)
     return secured;
 }
 
+/* Moves unread input down to `base`, so that there is room behind it. */
+static void worker_move_input(struct worker *w, size_t base)
+{
+    if (w->in_start > base) {
+        memmove(w->in + base, w->in + w->in_start, w->in_end - w->in_start);
+        w->in_end -= w->in_start - base;
+        w->in_start = base;
+    }
+}
+
 /* Reads more input behind `base`, where the head of the request under way ends. Meanwhile the
  * worker counts as stalled: the loop may shut the socket for reading, if its thread is needed. 0 if
  * there is some, 408, or CLOSE if the client has closed. */
@@ -4738,11 +4687,7 @@ static int exchange_read_more(struct sse_exchange *x, size_t base, int64_t deadl
 
     if (!conn_flush(c))
         return CLOSE;
-    if (w->in_start > base) {
-        memmove(w->in + base, w->in + w->in_start, w->in_end - w->in_start);
-        w->in_end -= w->in_start - base;
-        w->in_start = base;
-    }
+    worker_move_input(w, base);
     atomic_store(&w->stalled_since, time_stamp());
     bool came = now_ms() < deadline_ms && transport_wait(&c->transport, POLLIN, deadline_ms);
     atomic_store(&w->stalled_since, 0);
@@ -4757,13 +4702,7 @@ static int exchange_read_more(struct sse_exchange *x, size_t base, int64_t deadl
     return n == 0 ? CLOSE : 0;
 }
 
-static int exchange_too_large(struct sse_exchange *x)
-{
-    return exchange_reject(x, REFUSED_SIZE, 413, "the body may have %u bytes",
-                           x->server->config.max_message);
-}
-
-/* A request that cannot be read to its end: the detail of the parser's status. */
+/* Rejects a request that cannot be read to its end, with the parser's status and detail. */
 static int exchange_malformed(struct sse_exchange *x, int status)
 {
     return exchange_reject(x, status == 400 || status > 499 ? REFUSED_MALFORMED : REFUSED_SIZE,
@@ -4795,8 +4734,9 @@ static int conn_read_head(struct conn *c, struct sse_exchange *x)
     for (;;) {
         const char *in = w->in + w->in_start;
         size_t have = w->in_end - w->in_start, used;
+        bool is_blank = have >= 2 && memcmp(in, "\r\n", 2) == 0;
         int status = http_parse_head(in, have, request, &used);
-        if (c->was_blank && have >= 2 && memcmp(in, "\r\n", 2) == 0)
+        if (c->was_blank && is_blank)
             status = http_reject(request, 400, "more than one empty line before the request");
         if (c->is_misdirected && (status || used > 0))
             status = http_reject(request, 400, "this port speaks HTTPS: begin with https://");
@@ -4808,30 +4748,23 @@ static int conn_read_head(struct conn *c, struct sse_exchange *x)
             return 0;
         }
         if (used > 0) { /* its body is to come: give it the room, and read the head again there */
-            if (!conn_complete_batch(c))
-                return CLOSE;
-            memmove(w->in, in, have);
-            w->in_start = 0;
-            w->in_end = have;
-            continue;
-        }
-        if (have == 0 || (have == 2 && memcmp(in, "\r\n", 2) == 0)) {
-            c->was_blank |= have == 2;
+            status = conn_complete_batch(c) ? 0 : CLOSE;
+            worker_move_input(w, 0);
+        } else if (have == 0 || (have == 2 && is_blank)) {
+            c->was_blank |= is_blank;
             status = conn_await(c);
-            if (status)
-                return status;
-            continue;
+        } else {
+            deadline = deadline ? deadline : now_ms() + SSE_HEAD_MS;
+            status = exchange_read_more(x, 0, deadline);
+            if (status) /* the bytes may have moved: read again as much as there is */
+                http_parse_head(w->in + w->in_start, w->in_end - w->in_start, request, &used);
         }
-        if (deadline == 0)
-            deadline = now_ms() + SSE_HEAD_MS;
-        status = exchange_read_more(x, 0, deadline);
-        if (status) { /* the bytes may have moved: read again as much as there is */
-            http_parse_head(w->in + w->in_start, w->in_end - w->in_start, request, &used);
+        if (status)
             return status;
-        }
     }
 }
 
+/* Takes a free slot for a large body. Returns its number from 1 on, or 0 if there is none. */
 static uint32_t body_take(struct sse_server *server)
 {
     struct bodies *b = &server->bodies;
@@ -4843,68 +4776,88 @@ static uint32_t body_take(struct sse_server *server)
     return slot;
 }
 
-static void body_give(struct sse_server *server, uint32_t slot)
-{
-    struct bodies *b = &server->bodies;
-    if (!slot)
-        return;
-    pthread_mutex_lock(&server->conns_lock);
-    b->next[slot - 1] = b->free;
-    b->free = slot;
-    pthread_mutex_unlock(&server->conns_lock);
-}
-
 /* The body is not needed any more: its slot, if it has one, is free for another. */
 static void exchange_drop_body(struct sse_exchange *x)
 {
-    body_give(x->server, x->body_slot);
+    struct bodies *b = &x->server->bodies;
+    if (x->body_slot) {
+        pthread_mutex_lock(&x->server->conns_lock);
+        b->next[x->body_slot - 1] = b->free;
+        b->free = x->body_slot;
+        pthread_mutex_unlock(&x->server->conns_lock);
+    }
     x->body_slot = 0;
     x->body = (struct slice){NULL, 0};
 }
 
-/* The next stretch of the body, at most `want` bytes, decoded if it comes in chunks. An empty
- * stretch is no news. */
-static int body_next(struct sse_exchange *x, size_t base, struct http_chunks *chunks, size_t want,
-                     int64_t deadline_ms, struct slice *data)
+/* How a body comes: in chunks, or, where Content-Length tells its size, like the data of one. */
+static struct http_chunks body_chunks(const struct http_request *r)
 {
-    struct worker *w = x->conn->worker;
-    const char *in = w->in + w->in_start;
-    size_t have = w->in_end - w->in_start, used = have < want ? have : want;
-
-    *data = (struct slice){in, used};
-    if (x->request.chunked) {
-        int status = http_decode_chunk(chunks, in, have, data, &x->request, &used);
-        if (status)
-            return exchange_malformed(x, status);
-    }
-    w->in_start += used;
-    return used > 0 ? 0 : exchange_read_more(x, base, deadline_ms);
+    return (struct http_chunks){.state = r->chunked ? CHUNK_SIZE : CHUNK_DATA,
+                                .left = r->content_length};
 }
 
-/* Receives the body, stretch by stretch. It stays in the input buffer, behind the head, if it fits
- * there (with room for the lines of chunks), as almost every message does; else it moves to a slot
- * of its own. That of another method than POST goes nowhere. Content-Length is at most max_message;
- * a chunk's size is compared at its size line, since what is too large need not be waited for. */
-static int body_receive(struct sse_exchange *x, int64_t deadline_ms)
+/* Does more of the body follow? */
+static bool body_goes_on(const struct http_request *r, const struct http_chunks *chunks)
+{
+    return r->chunked ? chunks->state != CHUNK_DONE : chunks->left > 0;
+}
+
+/* Skips a body that is all in the input buffer. False if it is not. */
+static bool body_skip(struct sse_exchange *x)
 {
     struct worker *w = x->conn->worker;
-    bool keep = slice_is(x->request.method, "POST");
+    struct http_chunks chunks = body_chunks(&x->request);
+    struct http_request ignored;
+    struct slice data;
+
+    for (size_t used; body_goes_on(&x->request, &chunks); w->in_start += used)
+        if (http_decode_chunk(&chunks, w->in + w->in_start, w->in_end - w->in_start, &data,
+                              &ignored, &used) != 0 ||
+            used == 0)
+            return false;
+    return true;
+}
+
+/* Receives the body, stretch by stretch, having invited the client to send it where it waits for
+ * that. The body stays in the input buffer, behind the head, if it fits there (with room for the
+ * lines of chunks), as almost every message does; else it moves to a slot of its own. That of
+ * another method than POST goes nowhere. Its size is compared as soon as it is known, at each
+ * chunk's size line, since what is too large need not be waited for. 0, a status or CLOSE. */
+static int exchange_receive(struct sse_exchange *x)
+{
+    struct http_request *r = &x->request;
+    struct worker *w = x->conn->worker;
+    struct http_chunks chunks = body_chunks(r);
+    int64_t deadline = now_ms() + SSE_BODY_MS;
     uint32_t max = x->server->config.max_message;
-    size_t base = w->in_start, got = 0, length = (size_t)x->request.content_length;
-    size_t room = SSE_IN_BYTES - base - (x->request.chunked ? SSE_TRAILER_BYTES + 2 : 0);
-    bool in_place = keep && (x->request.chunked || length <= room);
-    struct http_chunks chunks = {.state = CHUNK_SIZE};
+    size_t base = w->in_start, got = 0, used;
+    size_t room = SSE_IN_BYTES - base - (r->chunked ? SSE_TRAILER_BYTES + 2 : 0);
+    bool keep = slice_is(r->method, "POST"), in_place = keep && chunks.left <= room;
+    bool invites = r->expects_continue && r->minor > 0 && base == w->in_end;
     char *to = w->in + base;
     struct slice data;
 
-    while (x->request.chunked ? chunks.state != CHUNK_DONE : got < length) {
-        data.len = 0;
-        int status =
-            body_next(x, base + (in_place ? got : 0), &chunks, length - got, deadline_ms, &data);
+    while (body_goes_on(r, &chunks)) {
+        if (chunks.left > max - got)
+            return exchange_reject(x, REFUSED_SIZE, 413, "the body may have %u bytes", max);
+        int status = http_decode_chunk(&chunks, w->in + w->in_start, w->in_end - w->in_start, &data,
+                                       r, &used);
         if (status)
-            return status;
-        if (data.len + chunks.left > max - got)
-            return exchange_too_large(x);
+            return exchange_malformed(x, status);
+        w->in_start += used;
+        if (used == 0) {
+            if (invites)
+                exchange_make_room(x, SSE_FIELDS_BYTES);
+            if (x->lost)
+                return CLOSE;
+            text_string(&w->out, invites ? "HTTP/1.1 100 Continue\r\n\r\n" : "");
+            invites = false;
+            status = exchange_read_more(x, base + (in_place ? got : 0), deadline);
+            if (status)
+                return status;
+            continue;
+        }
         if (keep && !x->body_slot && (!in_place || got + data.len > room)) {
             if ((x->body_slot = body_take(x->server)) == 0)
                 return exchange_reject(x, REFUSED_BODIES, 503,
@@ -4918,101 +4871,26 @@ static int body_receive(struct sse_exchange *x, int64_t deadline_ms)
     }
     if (keep)
         x->body = (struct slice){to, got};
-    return 0;
-}
-
-/* Skips a body that is all in the input buffer. False if it is not. */
-static bool body_skip(struct sse_exchange *x)
-{
-    struct worker *w = x->conn->worker;
-    struct http_chunks chunks = {.state = x->request.chunked ? CHUNK_SIZE : CHUNK_DONE};
-    struct http_request ignored;
-    struct slice data;
-
-    if (x->request.content_length > w->in_end - w->in_start)
-        return false;
-    w->in_start += (size_t)x->request.content_length;
-    for (size_t used; chunks.state != CHUNK_DONE; w->in_start += used)
-        if (http_decode_chunk(&chunks, w->in + w->in_start, w->in_end - w->in_start, &data,
-                              &ignored, &used) != 0 ||
-            used == 0)
-            return false;
-    return true;
-}
-
-/* Receives the body, having invited the client to send it where it waits for that. */
-static int exchange_receive(struct sse_exchange *x)
-{
-    struct http_request *r = &x->request;
-    int64_t deadline = now_ms() + SSE_BODY_MS;
-
-    if (!r->chunked && r->content_length == 0)
-        return 0;
-    if (r->content_length > x->server->config.max_message) /* as 64 bits: size_t may be narrower */
-        return exchange_too_large(x);
-    if (r->expects_continue && r->minor > 0 &&
-        x->conn->worker->in_start == x->conn->worker->in_end) {
-        exchange_make_room(x, SSE_FIELDS_BYTES);
-        if (x->lost)
-            return CLOSE;
-        text_string(&x->conn->worker->out, "HTTP/1.1 100 Continue\r\n\r\n");
-        if (!conn_write_out(x->conn))
-            return CLOSE;
-    }
-    int status = body_receive(x, deadline);
-    if (status == 0 && !text_is_utf8(x->body.at, x->body.len))
+    if (!text_is_utf8(x->body.at, x->body.len))
         return exchange_malformed(x, http_reject(r, 400, "the body must be UTF-8 without NUL"));
-    return status;
-}
-
-static bool route_allows(const struct route *route, struct slice method)
-{
-    if (slice_is(method, "POST"))
-        return strstr(route->methods, "POST") != NULL;
-    return (slice_is(method, "GET") || slice_is(method, "HEAD")) &&
-           strstr(route->methods, "GET") != NULL;
-}
-
-/* Decodes the path's last segment where the route has {userId}. */
-static int exchange_user(struct sse_exchange *x)
-{
-    const char *brace = strchr(x->route->path, '{');
-    size_t before = brace ? (size_t)(brace - x->route->path) : 0;
-    struct slice segment = {x->request.path.at + before, x->request.path.len - before};
-    int n = brace ? percent_decode(segment, false, x->user, SSE_USER_BYTES) : 0;
-
-    if (brace && (n < 0 || !text_is_user_id(x->user, (size_t)n)))
-        return exchange_reject(
-            x, REFUSED_MALFORMED, 400,
-            "a user id is 1 to %d bytes of UTF-8, percent-encoded, without control "
-            "characters, and not . or ..",
-            SSE_USER_BYTES);
-    x->user_len = (size_t)n;
-    x->user[n] = 0;
     return 0;
 }
 
-/* Where tokens are required: does the request carry one, and for this? What a user may do goes by
- * the token's `sub`. 0 to go on, or the status. */
-static int exchange_authorize(struct sse_exchange *x)
+/* Where tokens are required: reads the one that the request carries. 0, 401, or 503. */
+static int exchange_authorize(struct sse_exchange *x, struct token *token)
 {
-    const struct sse_config *config = &x->server->config;
     char *at = x->conn->worker->scratch; /* free until there is an answer */
-    struct token token;
     const char *why = NULL;
     int len = token_find(&x->request, !origin_is_anyone(x->server, &x->request), at, &why);
-    int code = why ? SSE_EINVAL : token_read(config, at, (size_t)len, unix_ms(), &token, &why);
+    int code =
+        why ? SSE_EINVAL : token_read(&x->server->config, at, (size_t)len, unix_ms(), token, &why);
 
     if (code == SSE_ENOMEM)
         return exchange_reject(x, REFUSED_MEMORY, 503, "the server has run out of memory");
     if (code != SSE_OK)
         return exchange_reject(x, REFUSED_TOKEN, 401, "%s", why);
-    int status = exchange_user(x);
-    if (status)
-        return status;
-    x->expires_ms = token.expires_ms;
-    why = token_lacks(&token, x->route, (struct slice){x->user, x->user_len});
-    return why ? exchange_reject(x, REFUSED_RIGHTS, 403, "%s", why) : 0;
+    x->expires_ms = token->expires_ms;
+    return 0;
 }
 
 /* Has its token expired since it was checked? */
@@ -5021,11 +4899,17 @@ static bool exchange_is_late(const struct sse_exchange *x)
     return x->expires_ms && x->expires_ms <= unix_ms();
 }
 
-/* Everything that can be answered from the head alone. 0 to go on, or the status. */
+/* Does everything that can be answered from the head alone: finds the route, checks who asks, and
+ * decodes {userId}, the path's last segment. What a user may do goes by the token's `sub`. 0 to go
+ * on, or the status. */
 static int exchange_check(struct sse_exchange *x)
 {
     const struct http_request *r = &x->request;
-    const char *objection;
+    struct slice method = slice_is(r->method, "HEAD") ? slice_of("GET") : r->method;
+    const char *why = NULL;
+    struct token token;
+    bool is_allowed = false;
+    int status = 0;
 
     x->is_options = slice_is(r->method, "OPTIONS");
     x->route = route_find(x->server, r->path);
@@ -5037,12 +4921,28 @@ static int exchange_check(struct sse_exchange *x)
         return sse_fail(x, 417, "of all expectations only 100-continue is known here");
     if (x->is_options)
         return 0;
-    if (!route_allows(x->route, r->method))
+    for (struct slice methods = slice_of(x->route->methods); methods.at && !is_allowed;)
+        is_allowed = slice_same(method, slice_cut(&methods, '|'));
+    if (!is_allowed)
         return sse_fail(x, 405, "this path takes %s", x->route->methods);
-    if (!x->route->is_open && (objection = origin_objection(x->server, r)))
-        return exchange_reject(x, REFUSED_ORIGIN, 403, "%s", objection);
+    if (!x->route->is_open && (why = origin_objection(x->server, r)))
+        return exchange_reject(x, REFUSED_ORIGIN, 403, "%s", why);
     bool guarded = x->server->config.auth_secret && x->route->access != SSE_ANYONE;
-    return guarded ? exchange_authorize(x) : exchange_user(x);
+    if (guarded && (status = exchange_authorize(x, &token)))
+        return status;
+    size_t before = strcspn(x->route->path, "{");
+    struct slice segment = {r->path.at + before, r->path.len - before};
+    if (x->route->path[before]) {
+        int n = percent_decode(segment, false, x->user, SSE_USER_BYTES);
+        if (n < 0 || !text_is_user_id(x->user, (size_t)n))
+            return exchange_reject(x, REFUSED_MALFORMED, 400,
+                                   "a user id is 1 to %d bytes of UTF-8, percent-encoded, without "
+                                   "control characters, and not . or ..",
+                                   SSE_USER_BYTES);
+        x->user[n] = 0;
+    }
+    why = guarded ? token_lacks(&token, x->route, slice_of(x->user)) : NULL;
+    return why ? exchange_reject(x, REFUSED_RIGHTS, 403, "%s", why) : 0;
 }
 
 /* Checks, receives the body and calls the handler. Returns the status; 0 if the answer is written,
@@ -5095,8 +4995,8 @@ static struct sse_exchange *exchange_begin(struct conn *c)
     return &w->exchange;
 }
 
-/* One exchange, whose head was read with this outcome: a status, or 0. False if the connection is
- * to close. */
+/* Runs one exchange, whose head was read with this outcome: a status, or 0. False if the connection
+ * is to close. */
 static bool exchange_run(struct sse_exchange *x, int status)
 {
     struct conn *c = x->conn;
@@ -5109,17 +5009,14 @@ static bool exchange_run(struct sse_exchange *x, int status)
     exchange_drop_body(x);
     if (x->is_task)
         atomic_fetch_sub(&c->server->tasks, 1);
-    if (status == CLOSE)
-        return false;
-    if (status == 0)
-        return !x->close;
+    if (status == CLOSE || status == 0)
+        return status == 0 && !x->close;
     x->close |= status == 400 || atomic_load(&x->server->stopping);
     answer_finish(x, status);
     if (x->lost)
         c->worker->out.len = 0; /* what was abandoned is not taken up again */
-    if (x->lost && x->chunked && x->request.minor == 0)
-        transport_abort(
-            &c->transport); /* where the end is the framing, it must not look like one */
+    if (x->lost && x->chunked && x->request.minor == 0) /* its end would look like the answer's */
+        transport_abort(&c->transport);
     exchange_note(x, status);
     return !x->close;
 }
@@ -5173,11 +5070,10 @@ bool sse_is_post(const struct sse_exchange *x)
 int sse_query(const struct sse_exchange *x, const char *name, char *value, size_t size)
 {
     int n = size ? http_query(x->request.query, name, value, size - 1) : -1;
-    if (n >= 0 && !text_is_utf8(value, (size_t)n))
-        n = -1;
+    bool is_valid = n >= 0 && text_is_utf8(value, (size_t)n);
     if (size)
-        value[n > 0 ? n : 0] = 0;
-    return n >= 0 ? n : SSE_EINVAL;
+        value[is_valid ? n : 0] = 0;
+    return is_valid ? n : SSE_EINVAL;
 }
 
 /* ==== Handlers ==================================================================================
@@ -5185,69 +5081,18 @@ int sse_query(const struct sse_exchange *x, const char *name, char *value, size_
  * What the routes do. A handler reads the request, calls what stands above, writes a body and
  * returns the status. Which route calls it is told under Routes. */
 
-static struct slice exchange_name(const struct sse_exchange *x)
-{
-    return (struct slice){x->user, x->user_len};
-}
-
-/* The message that the client saw last: the field, which a browser sends when it reconnects, or
- * else the query parameter, with which a page can begin. What is too long to be an id is unknown
- * like any other. */
-static struct slice exchange_last_event_id(const struct sse_exchange *x, char *buffer, size_t size)
-{
-    if (x->request.last_event_id.len)
-        return x->request.last_event_id;
-    int n = http_query(x->request.query, "lastEventId", buffer, size);
-    return n < 0 ? slice_of("unknown") : (struct slice){buffer, (size_t)n};
-}
-
-/* HEAD: what a GET would be told, without opening anything. */
-static int connect_probe(struct sse_exchange *x)
-{
-    struct user *user = user_find(x->server, exchange_name(x));
-    int code = table_has_room(x->server) ? SSE_OK : SSE_EFULL;
-
-    if (user) {
-        pthread_mutex_lock(&user->lock);
-        code = user_admits_locked(x->server, user);
-        user_unlock(x->server, user);
-        user_unpin(user);
-    }
-    if (code != SSE_OK)
-        return exchange_fail(x, code);
-    x->close = true;
-    x->type = "text/event-stream";
-    answer_head(x, 200, FRAMED_STREAM);
-    exchange_note(x, 200);
-    return 0;
-}
-
-/* Opens the stream of a pinned user, which takes the connection over: 0 then, or the status. The
- * output buffer is empty. */
-static int connect_open(struct sse_exchange *x, struct user *user)
+/* GET opens a stream, which takes the connection over: senders write to it from stream_open() on,
+ * though the worker owns it until stream_hand_over(). HEAD tells what a GET would be told, without
+ * opening anything. */
+static int handle_connect(struct sse_exchange *x, void *arg)
 {
     struct conn *c = x->conn;
     struct text *out = &c->worker->out;
-    char buffer[SSE_ID_BYTES + 16];
-    struct slice last = exchange_last_event_id(x, buffer, sizeof buffer);
-
-    x->close = true;
-    x->type = "text/event-stream";
-    answer_head(x, 200, FRAMED_STREAM);
-    c->expires_ms = x->expires_ms;
-    int code = stream_open(c, user, last, out);
-    out->len = 0; /* the stream writes it */
-    if (code != SSE_OK) {
-        x->close = !http_persists(&x->request);
-        return exchange_fail(x, code);
-    }
-    exchange_note(x, 200);
-    transport_become_stream(c->transport.fd, (unsigned)heartbeat_ms(x->server) / 2);
-    return 0;
-}
-
-static int handle_connect(struct sse_exchange *x, void *arg)
-{
+    struct slice last = x->request.last_event_id;
+    struct user *user;
+    char id[SSE_ID_BYTES + 17];
+    bool closes = x->close;
+    int code = SSE_EFULL;
     (void)arg;
 
     /* Earlier answers of a pipeline go out before the user is pinned: the client decides how long
@@ -5255,105 +5100,110 @@ static int handle_connect(struct sse_exchange *x, void *arg)
     exchange_make_room(x, SSE_OUT_BYTES);
     if (x->lost)
         return 0;
-    if (x->is_head)
-        return connect_probe(x);
-    if (exchange_is_late(x))
+    if (!x->is_head && exchange_is_late(x))
         return exchange_reject(x, REFUSED_TOKEN, 401, "%s", TOKEN_EXPIRED);
-    if (conn_is_reserved(x->conn))
+    if (!x->is_head && conn_is_reserved(c))
         return exchange_reject(x, REFUSED_CONNECTIONS, 503,
                                "the server has as many connections as it may (%u)",
                                x->server->config.max_connections);
-    struct user *user = user_find_or_add(x->server, exchange_name(x));
-    if (!user)
-        return exchange_fail(x, SSE_EFULL);
-    int status = connect_open(x, user);
-    user_unpin(user); /* with an open stream it is Connected, and makes room for nobody */
-    return status;
+    x->close = true;
+    x->type = "text/event-stream";
+    answer_head(x, 200, FRAMED_STREAM);
+    if (x->is_head) {
+        user = user_find(x->server, slice_of(x->user));
+        code = table_has_room(x->server) ? SSE_OK : SSE_EFULL;
+        if (user) {
+            pthread_mutex_lock(&user->lock);
+            code = user_admits_locked(x->server, user);
+            user_unlock(x->server, user);
+        }
+    } else if ((user = user_find_or_add(x->server, slice_of(x->user)))) {
+        /* A browser sends the field when it reconnects; with the parameter a page can begin. What
+         * is too long to be an id is unknown like any other. */
+        if (last.len == 0)
+            last = slice_of(sse_query(x, "lastEventId", id, sizeof id) < 0 ? "unknown" : id);
+        c->expires_ms = x->expires_ms;
+        code = stream_open(c, user, last, out);
+    }
+    if (user)
+        user_unpin(user); /* with an open stream it is Connected, and makes room for nobody */
+    if (code != SSE_OK || !x->is_head)
+        out->len = 0; /* the stream writes what it holds; without one nobody does */
+    if (code != SSE_OK) {
+        x->close = closes;
+        return exchange_fail(x, code);
+    }
+    exchange_note(x, 200);
+    if (!x->is_head)
+        transport_become_stream(c->transport.fd, (unsigned)heartbeat_ms(x->server) / 2);
+    return 0;
 }
 
-static void answer_status(struct sse_exchange *x, struct slice name, const char *status)
-{
-    sse_print(x, "{\"user\":");
-    sse_write_json_string(x, name.at, name.len);
-    sse_print(x, ",\"status\":\"%s\"", status);
-}
-
+/* Closes the user's streams, and holds the user off for `hold` seconds. HEAD changes nothing. */
 static int handle_disconnect(struct sse_exchange *x, void *arg)
 {
-    char text[16];
+    char text[17];
     uint64_t hold_s = 0;
-    int n = http_query(x->request.query, "hold", text, sizeof text), code;
+    int n = sse_query(x, "hold", text, sizeof text);
     struct sse_user_status status;
     (void)arg;
 
-    if (n < 0 || (n > 0 && !text_number((struct slice){text, (size_t)n}, SSE_HOLD_MAX_S, &hold_s)))
+    if (n < 0 || (n > 0 && !text_number(slice_of(text), SSE_HOLD_MAX_S, &hold_s)))
         return exchange_reject(x, REFUSED_MALFORMED, 400, "hold takes seconds, from 0 to %d",
                                SSE_HOLD_MAX_S);
-    code = x->is_head ? sse_status(x->server, x->user, &status) /* HEAD changes nothing */
-                      : sse_disconnect(x->server, x->user, (unsigned)hold_s);
+    int code = x->is_head ? sse_status(x->server, x->user, &status)
+                          : sse_disconnect(x->server, x->user, (unsigned)hold_s);
     if (code != SSE_OK)
         return exchange_fail(x, code);
-    answer_status(x, exchange_name(x), status_word(false));
+    sse_print(x, "{");
+    user_write(&x->answer, x->user, false);
     sse_print(x, "}\n");
     return 200;
 }
 
-/* The `event` parameter, or empty. False if it is not one; then the answer says so. */
-static bool exchange_event(struct sse_exchange *x, char event[SSE_EVENT_BYTES + 1])
+/* Reads the `event` parameter; without it the name is empty. Returns 0, or 400 if it is invalid. */
+static int exchange_event(struct sse_exchange *x, char event[SSE_EVENT_BYTES + 1])
 {
-    int n = sse_query(x, "event", event, SSE_EVENT_BYTES + 1);
-    if (n >= 0 && event_is_valid((struct slice){event, (size_t)n}))
-        return true;
-    exchange_reject(
+    if (sse_query(x, "event", event, SSE_EVENT_BYTES + 1) >= 0 && event_is_valid(slice_of(event)))
+        return 0;
+    return exchange_reject(
         x, REFUSED_MALFORMED, 400,
         "an event name is at most %d bytes of UTF-8 without control characters, and none "
         "of " EVENTS_RESERVED,
         SSE_EVENT_BYTES);
-    return false;
 }
 
-/* Does more follow in this pipeline, so that completing the send can wait for it? Only for answers
- * that are all alike: a browser's, which may need CORS fields, are not, nor is the last of a
- * connection, nor a refusal of what does not fit. And the body must stay where it is. */
-static bool exchange_may_batch(const struct sse_exchange *x, struct slice event)
-{
-    const struct conn *c = x->conn;
-    return c->worker->in_end > c->worker->in_start && c->worker->batch_count < SSE_BATCH &&
-           x->request.minor > 0 && !x->close && !x->request.origin.at && !x->body_slot &&
-           message_fits(x->server, SSE_ID_BYTES, event, x->body);
-}
-
-/* Makes the message one of the pinned user's pending sends, and leaves completing it to the end of
- * the pipeline. */
-static int send_batched(struct sse_exchange *x, struct user *user, const char *event)
-{
-    struct worker *w = x->conn->worker;
-    struct batched *b = &w->batch[w->batch_count++];
-    size_t len;
-    const char *body = sse_body(x, &len);
-
-    *b = (struct batched){.user = user};
-    memcpy(b->event, event, strlen(event));
-    b->send =
-        (struct send){.event = slice_of(b->event), .body = {body, len}, .receipt = &b->receipt};
-    send_begin(user, &b->send);
-    exchange_note(x, 202);
-    return 0;
-}
-
+/* Sends the body to the user. Where more follows in a pipeline, the message is only added to the
+ * user's pending sends, and conn_complete_batch() completes and answers it. */
 static int handle_send(struct sse_exchange *x, void *arg)
 {
+    struct worker *w = x->conn->worker;
     char event[SSE_EVENT_BYTES + 1];
     struct sse_receipt receipt;
+    struct send send = {.body = x->body.at ? x->body : slice_of("")};
+    struct user *user = NULL;
+    int status = exchange_event(x, event);
     (void)arg;
 
-    if (!exchange_event(x, event))
-        return 400;
-    bool batches = exchange_may_batch(x, slice_of(event));
-    struct user *user =
-        batches || x->conn->worker->batch_count > 0 ? user_find(x->server, exchange_name(x)) : NULL;
-    if (user && batches)
-        return send_batched(x, user, event);
+    if (status)
+        return status;
+    send.event = slice_of(event);
+    /* Only answers that are all alike can wait: a browser's, which may need CORS fields, are not,
+     * nor is the last of a connection, nor an error. And the body must stay where it is. */
+    bool batches = w->in_end > w->in_start && w->batch_count < SSE_BATCH && x->request.minor > 0 &&
+                   !x->close && !x->request.origin.at && !x->body_slot &&
+                   send_fits(x->server, SSE_ID_BYTES, &send);
+    if (batches || w->batch_count > 0)
+        user = user_find(x->server, slice_of(x->user));
+    if (user && batches) {
+        struct batched *b = &w->batch[w->batch_count++];
+        *b = (struct batched){.user = user, .send = send};
+        b->send.event = (struct slice){memcpy(b->event, event, send.event.len), send.event.len};
+        b->send.receipt = &b->receipt;
+        send_begin(user, &b->send);
+        exchange_note(x, 202);
+        return 0;
+    }
     if (user)
         user_unpin(user);
     else if (!conn_complete_batch(x->conn)) /* whom it keeps pinned could not make room */
@@ -5361,18 +5211,20 @@ static int handle_send(struct sse_exchange *x, void *arg)
     int code = sse_send(x->server, x->user, event, x->body.at, x->body.len, &receipt);
     if (code != SSE_OK)
         return exchange_fail(x, code);
-    receipt_write(&x->answer, exchange_name(x), &receipt);
+    receipt_write(&x->answer, x->user, &receipt);
     return 202;
 }
 
+/* Sends the body to every user that the server knows. */
 static int handle_broadcast(struct sse_exchange *x, void *arg)
 {
     char event[SSE_EVENT_BYTES + 1];
     struct sse_receipt receipt;
+    int status = exchange_event(x, event);
     (void)arg;
 
-    if (!exchange_event(x, event))
-        return 400;
+    if (status)
+        return status;
     int code = sse_broadcast(x->server, event, x->body.at, x->body.len, &receipt);
     if (code != SSE_OK)
         return exchange_fail(x, code);
@@ -5381,13 +5233,15 @@ static int handle_broadcast(struct sse_exchange *x, void *arg)
     return 202;
 }
 
-static void answer_user(struct sse_exchange *x, struct slice name,
-                        const struct sse_user_status *status)
+/* Appends what is told about one user, without the end of the line. */
+static void status_write(struct text *t, const char *user, const struct sse_user_status *status)
 {
-    answer_status(x, name, status_word(status->connected));
-    sse_print(x, ",\"streams\":%u,\"queued\":%u}", status->streams, status->queued);
+    text_string(t, "{");
+    user_write(t, user, status->connected);
+    text_print(t, ",\"streams\":%u,\"queued\":%u}", status->streams, status->queued);
 }
 
+/* Tells about one user. */
 static int handle_status(struct sse_exchange *x, void *arg)
 {
     struct sse_user_status status;
@@ -5396,14 +5250,15 @@ static int handle_status(struct sse_exchange *x, void *arg)
 
     if (code != SSE_OK)
         return exchange_fail(x, code);
-    answer_user(x, exchange_name(x), &status);
+    status_write(&x->answer, x->user, &status);
     sse_print(x, "\n");
     return 200;
 }
 
+/* Tells about all users, in no order. */
 static int handle_users(struct sse_exchange *x, void *arg)
 {
-    char bytes[SSE_USER_BYTES];
+    char bytes[SSE_SCRATCH_BYTES / 4];
     struct user *user;
     uint32_t at = 0;
     (void)arg;
@@ -5411,15 +5266,17 @@ static int handle_users(struct sse_exchange *x, void *arg)
     sse_print(x, "{\"users\":[");
     for (const char *comma = ""; !x->lost && (user = user_each(x->server, &at)); comma = ",") {
         struct sse_user_status status = user_status(x->server, user);
-        struct slice name = {memcpy(bytes, user->name, user->name_len), user->name_len};
+        struct text t = text_over(bytes, sizeof bytes);
+        text_string(&t, comma);
+        status_write(&t, user->name, &status);
         user_unpin(user); /* before writing, which may take as long as the client does */
-        sse_print(x, "%s", comma);
-        answer_user(x, name, &status);
+        sse_write(x, t.at, t.len);
     }
     sse_print(x, "]}\n");
     return 200;
 }
 
+/* Tells that the server runs, since when, and how much it holds. */
 static int handle_health(struct sse_exchange *x, void *arg)
 {
     struct sse_server *server = x->server;

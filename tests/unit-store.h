@@ -1131,10 +1131,12 @@ static void walk_send(struct walk *w)
     struct slice event = slice_of(store_below(2) ? "e" : "");
     struct user *user = w->peers[0].user;
     struct sse_receipt receipt = {.users = 0};
+    struct send send = {.event = event, .body = body, .receipt = &receipt};
     unsigned open = 0, whole = 0;
 
     uint64_t seq = user->log.next;
-    check(user_send(w->server, user, event, body, &receipt) == SSE_OK);
+    send_begin(user, &send);
+    check(send_finish(w->server, user, &send) == SSE_OK);
     for (int i = 0; i < WALK_PEERS; i++) {
         struct peer *p = &w->peers[i];
         heap_frame(&w->expected[i], user->epoch, seq, event, body);
@@ -2386,6 +2388,12 @@ static void test_stop_before_run(void)
     check(sse_run(server) == SSE_OK);
     check(sse_pause(server, 60000) == SSE_ESTOPPING);
     sse_destroy(server);
+}
+
+static void body_give(struct sse_server *server, uint32_t slot)
+{
+    struct sse_exchange x = {.server = server, .body_slot = slot};
+    exchange_drop_body(&x);
 }
 
 static void test_bodies(void)
