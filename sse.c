@@ -1180,28 +1180,20 @@ static bool cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t dead
 #endif
 }
 
-#if defined(__GLIBC__)
-#if defined(__USE_MISC) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 25)
-#define HAS_GETENTROPY
-#endif
-#elif defined(__linux__) || defined(__APPLE__) || defined(__FreeBSD__) || defined(__OpenBSD__)
-#define HAS_GETENTROPY
-#endif
-
-/* Fills it with random bytes, at most 256. Asking the kernel takes no file, so it works in an empty
- * root directory as well. False with errno set. */
+/* Fills `to` with at most 256 random bytes. False with errno set. Where getentropy() is declared, it
+ * comes first, because it takes no file and works in an empty root directory as well. */
 static bool random_fill(void *to, size_t len)
 {
-#ifdef HAS_GETENTROPY
+#if defined(__APPLE__) || defined(__FreeBSD__) || defined(__OpenBSD__) ||                          \
+    (defined(__linux__) && !defined(__GLIBC__)) ||                                                 \
+    (defined(__USE_MISC) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 25))
     if (getentropy(to, len) == 0)
         return true;
 #endif
     int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
     bool filled = fd >= 0 && read(fd, to, len) == (ssize_t)len;
-    int error = errno;
     if (fd >= 0)
         close(fd);
-    errno = error;
     return filled;
 }
 
@@ -1209,17 +1201,17 @@ static bool random_fill(void *to, size_t len)
 static void memory_release(void *at, size_t len)
 {
 #ifdef __linux__
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE),
-              from = ((uintptr_t)at + page - 1) & ~(page - 1);
-    uintptr_t to = ((uintptr_t)at + len) & ~(page - 1);
-    if (from < to)
-        madvise((char *)at + (from - (uintptr_t)at), to - from, MADV_DONTNEED);
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), skipped = -(uintptr_t)at & (page - 1);
+    if (skipped + page <= len)
+        madvise((char *)at + skipped, (len - skipped) & ~(page - 1), MADV_DONTNEED);
 #else
     (void)at, (void)len;
 #endif
 }
 
-/* What every connection is set to; the listener, too: on Linux connections inherit it. */
+/* Sets what the server wants of the listener, which connections inherit on Linux, and elsewhere of
+ * each connection. Where the platform can, the listener hands a connection over only when its client
+ * has said something, or after a second: most need not wait in the loop. */
 static void transport_prepare(int fd)
 {
     struct timeval moment = {.tv_usec = SSE_MOMENT_MS * 1000};
@@ -1229,16 +1221,8 @@ static void transport_prepare(int fd)
 #ifdef SO_NOSIGPIPE
     setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
 #endif
-}
-
-/* What a listener is set to besides: where the platform can, a connection is handed over only when
- * its client has said something, or after a second: most need not wait in the loop. */
-static void transport_prepare_listener(int fd)
-{
-    transport_prepare(fd);
-#ifdef TCP_DEFER_ACCEPT
-    int timeout_s = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &timeout_s, sizeof timeout_s);
+#ifdef TCP_DEFER_ACCEPT /* in seconds */
+    setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &on, sizeof on);
 #endif
 }
 
@@ -1295,18 +1279,15 @@ static bool transport_is_silent(int fd, unsigned ms)
 
 enum { IO_LATER = -1 }; /* nothing can be moved now */
 
-/* Returns the bytes read, 0 when the peer has closed or the connection failed, or IO_LATER. */
+/* Reads. Returns the bytes read, 0 when the peer has closed or the connection failed, or IO_LATER. */
 static ssize_t socket_read(int fd, void *to, size_t len, int flags)
 {
-    for (;;) {
-        ssize_t n = recv(fd, to, len, flags);
-        if (n >= 0)
-            return n;
-        if (errno == EAGAIN || errno == EWOULDBLOCK)
-            return IO_LATER;
-        if (errno != EINTR)
-            return 0;
-    }
+    ssize_t n;
+    do
+        n = recv(fd, to, len, flags);
+    while (n < 0 && errno == EINTR);
+    bool later = n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+    return later ? IO_LATER : n < 0 ? 0 : n;
 }
 
 /* Writes what fits without waiting. Returns the bytes written, 0 when the connection failed, or
@@ -1314,19 +1295,17 @@ static ssize_t socket_read(int fd, void *to, size_t len, int flags)
 static ssize_t socket_write(int fd, struct iovec *parts, int count)
 {
     struct msghdr message = {.msg_iov = parts};
+    ssize_t n;
+
     for (int i = 0; i < count; i++)
         message.msg_iovlen++; /* its type differs between C libraries */
-    for (;;) {
-        ssize_t n = count == 1 /* the same, and quicker */
-                        ? send(fd, parts->iov_base, parts->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
-                        : sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (n >= 0)
-            return n;
-        if (errno == EAGAIN || errno == EWOULDBLOCK)
-            return IO_LATER;
-        if (errno != EINTR)
-            return 0;
-    }
+    do
+        n = count == 1 /* the same, and quicker */
+                ? send(fd, parts->iov_base, parts->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
+                : sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    bool later = n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+    return later ? IO_LATER : n < 0 ? 0 : n;
 }
 
 #ifdef SSE_TLS
@@ -1347,8 +1326,8 @@ enum {
     TLS_CONN_BYTES = 131072      /* and a connection's share: 14 KiB at rest, 90 in its handshake */
 };
 
-/* OpenSSL reads and writes through these two, which never wait. The first hands over no more than
- * the transport's allowance: so a client can make OpenSSL hold little, and keep it busy briefly. */
+/* Reads for OpenSSL, without waiting, and no more than the transport's allowance: so a client can
+ * make OpenSSL hold little, and keep it busy briefly. */
 static int tls_bio_read(BIO *bio, char *to, int len)
 {
     struct transport *t = BIO_get_data(bio);
@@ -1363,6 +1342,7 @@ static int tls_bio_read(BIO *bio, char *to, int len)
     return (int)n;
 }
 
+/* Writes for OpenSSL, without waiting. */
 static int tls_bio_write(BIO *bio, const char *bytes, int len)
 {
     struct transport *t = BIO_get_data(bio);
@@ -1375,15 +1355,15 @@ static int tls_bio_write(BIO *bio, const char *bytes, int len)
     return (int)n;
 }
 
+/* Answers what else OpenSSL asks. FLUSH succeeds, because nothing is kept here. EOF is asked only
+ * after a read that failed for good, and then it is the end. */
 static long tls_bio_control(BIO *bio, int command, long number, void *pointer)
 {
     (void)bio, (void)number, (void)pointer;
-    /* FLUSH: nothing is kept here, so it succeeds. EOF: asked only after a read that failed for
-     * good, and then it is the end. */
     return command == BIO_CTRL_FLUSH || command == BIO_CTRL_EOF;
 }
 
-/* The two as OpenSSL wants them: made once for the process, and kept. NULL without memory. */
+/* Returns these three as OpenSSL wants them, made once for the process. NULL without memory. */
 static BIO_METHOD *tls_bio_method(void)
 {
     static _Atomic(BIO_METHOD *) kept;
@@ -1392,15 +1372,12 @@ static BIO_METHOD *tls_bio_method(void)
     if (method)
         return method;
     method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "sse transport");
-    if (!method || !BIO_meth_set_read(method, tls_bio_read) ||
-        !BIO_meth_set_write(method, tls_bio_write) || !BIO_meth_set_ctrl(method, tls_bio_control)) {
-        BIO_meth_free(method);
-        return NULL;
-    }
-    if (atomic_compare_exchange_strong(&kept, &before, method))
+    if (method && BIO_meth_set_read(method, tls_bio_read) &&
+        BIO_meth_set_write(method, tls_bio_write) && BIO_meth_set_ctrl(method, tls_bio_control) &&
+        atomic_compare_exchange_strong(&kept, &before, method))
         return method;
-    BIO_meth_free(method); /* another server was quicker */
-    return before;
+    BIO_meth_free(method);
+    return before; /* of another server that was quicker, if there is one */
 }
 
 /* ALPN (RFC 7301): HTTP/1.1, or else 1.0; a client that speaks only others is told so. */
@@ -1415,41 +1392,6 @@ static int tls_choose_protocol(SSL *ssl, const unsigned char **out, unsigned cha
         return SSL_TLSEXT_ERR_ALERT_FATAL;
     *out = chosen;
     return SSL_TLSEXT_ERR_OK;
-}
-
-/* A key that is encrypted is not asked for at the terminal: it is refused. */
-static int tls_no_password(char *password, int size, int writes, void *arg)
-{
-    (void)password, (void)size, (void)writes, (void)arg;
-    return -1;
-}
-
-/* TLS 1.2 and 1.3, ephemeral keys and authenticated ciphers only; no renegotiation, no sessions
- * kept here (clients keep their tickets). */
-static SSL_CTX *tls_new_context(void)
-{
-    SSL_CTX *context = SSL_CTX_new(TLS_server_method());
-
-    if (!context)
-        return NULL;
-    /* A client that closes without close_notify has closed, too: every HTTP message says its
-     * length, so nothing can be cut off unnoticed. */
-    SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE |
-                                     SSL_OP_PRIORITIZE_CHACHA | SSL_OP_NO_COMPRESSION |
-                                     SSL_OP_IGNORE_UNEXPECTED_EOF);
-    SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
-                                  SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_alpn_select_cb(context, tls_choose_protocol, NULL);
-    SSL_CTX_set_default_passwd_cb(context, tls_no_password);
-    /* These three groups are quick. Some that OpenSSL allows by default cost 100 ms of processor
-     * time for each client that asks. */
-    if (SSL_CTX_set1_groups_list(context, "X25519:P-256:P-384") == 1 &&
-        SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) == 1 &&
-        SSL_CTX_set_cipher_list(context, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1)
-        return context;
-    SSL_CTX_free(context);
-    return NULL;
 }
 
 /* Before all else of OpenSSL's. Threads may still run when the program exits: nothing is to be
@@ -1484,64 +1426,63 @@ static bool tls_works(SSL_CTX *context)
     return done;
 }
 
-/* Loads a certificate chain and its key into a new context, the caller's. SSE_OK, SSE_ENOMEM,
- * SSE_ECERT or SSE_EKEY; errno is then that of the file, or 0 if it is the content that is
- * wrong. */
+/* Makes a context, the caller's, with this certificate chain and its key: TLS 1.2 and 1.3, ephemeral
+ * keys and authenticated ciphers only; no renegotiation, no sessions kept here (clients keep their
+ * tickets). SSE_OK, SSE_ENOMEM, SSE_ECERT or SSE_EKEY; errno is then that of the file, or 0 if its
+ * content is wrong. */
 static int tls_load(const char *cert_file, const char *key_file, struct ssl_ctx_st **out)
 {
-    SSL_CTX *context = tls_bio_method() ? tls_new_context() : NULL;
+    SSL_CTX *context = tls_bio_method() ? SSL_CTX_new(TLS_server_method()) : NULL;
     int code = SSE_OK;
 
+    *out = NULL;
+    if (!context)
+        return SSE_ENOMEM;
+    /* A client that closes without close_notify has closed, too: every HTTP message says its
+     * length, so nothing can be cut off unnoticed. */
+    SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE |
+                                     SSL_OP_PRIORITIZE_CHACHA | SSL_OP_NO_COMPRESSION |
+                                     SSL_OP_IGNORE_UNEXPECTED_EOF);
+    SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
+                                  SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_alpn_select_cb(context, tls_choose_protocol, NULL);
+    /* The password of an encrypted key is not asked for at the terminal: the key is rejected. */
+    SSL_CTX_set_default_passwd_cb_userdata(context, "");
     ERR_clear_error();
     errno = 0;
-    if (!context)
+    /* These three groups are quick. Some that OpenSSL allows by default cost 100 ms of processor
+     * time for each client that asks. */
+    if (SSL_CTX_set1_groups_list(context, "X25519:P-256:P-384") != 1 ||
+        SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) != 1 ||
+        SSL_CTX_set_cipher_list(context, "ECDHE+AESGCM:ECDHE+CHACHA20") != 1)
         code = SSE_ENOMEM;
     else if (SSL_CTX_use_certificate_chain_file(context, cert_file) != 1)
         code = SSE_ECERT;
     else if (SSL_CTX_use_PrivateKey_file(context, key_file, SSL_FILETYPE_PEM) != 1 ||
              SSL_CTX_check_private_key(context) != 1)
         code = SSE_EKEY;
-    if (code == SSE_OK && !tls_works(context))
+    else if (!tls_works(context))
         code = SSE_ECERT;
     unsigned long error = ERR_peek_error();
     errno = ERR_SYSTEM_ERROR(error) ? ERR_GET_REASON(error) : 0;
-    if (code != SSE_OK && ERR_GET_REASON(error) == ERR_R_MALLOC_FAILURE)
-        code = SSE_ENOMEM;
-    if (code != SSE_OK) {
+    if (code == SSE_OK)
+        *out = context;
+    else
         SSL_CTX_free(context);
-        context = NULL;
-    }
-    *out = context;
-    return code;
+    return code != SSE_OK && ERR_GET_REASON(error) == ERR_R_MALLOC_FAILURE ? SSE_ENOMEM : code;
 }
 
+/* Gives back one share of a context, or NULL. */
 static void tls_free(struct ssl_ctx_st *context)
 {
     SSL_CTX_free(context);
 }
 
+/* Returns the context with one more share, for tls_free(), or NULL. */
 static struct ssl_ctx_st *tls_share(struct ssl_ctx_st *context)
 {
     return context && SSL_CTX_up_ref(context) == 1 ? context : NULL;
-}
-
-/* Puts TLS over the socket: next comes the handshake. False without memory. */
-static bool tls_start(struct transport *t, struct ssl_ctx_st *context)
-{
-    SSL *ssl = SSL_new(context);
-    BIO *bio = ssl ? BIO_new(tls_bio_method()) : NULL;
-
-    if (!bio) {
-        SSL_free(ssl);
-        return false;
-    }
-    BIO_set_data(bio, t);
-    BIO_set_init(bio, 1);
-    SSL_set_bio(ssl, bio, bio);
-    SSL_set_accept_state(ssl);
-    t->tls = ssl;
-    t->allowance = SSE_HANDSHAKE_BYTES;
-    return true;
 }
 
 /* What a call means that did not succeed: IO_LATER, or 0 for the end. */
@@ -1554,10 +1495,23 @@ static ssize_t tls_result(struct transport *t, int returned)
     return 0;
 }
 
-/* Goes on with the handshake as far as it can without waiting. 1 when it is done, 0 if it failed,
- * or IO_LATER. */
-static ssize_t tls_handshake(struct transport *t)
+/* Puts TLS over the socket at the first call, and goes on with the handshake as far as it can without
+ * waiting. 1 when it is done, 0 if it failed, or IO_LATER. */
+static ssize_t tls_handshake(struct transport *t, struct ssl_ctx_st *context)
 {
+    if (!t->tls) {
+        BIO *bio = BIO_new(tls_bio_method());
+        t->tls = bio ? SSL_new(context) : NULL;
+        if (!t->tls) {
+            BIO_free(bio);
+            return 0;
+        }
+        BIO_set_data(bio, t);
+        BIO_set_init(bio, 1);
+        SSL_set_bio(t->tls, bio, bio);
+        SSL_set_accept_state(t->tls);
+        t->allowance = SSE_HANDSHAKE_BYTES;
+    }
     if (t->failed)
         return 0;
     ERR_clear_error();
@@ -1568,18 +1522,19 @@ static ssize_t tls_handshake(struct transport *t)
     return result;
 }
 
-/* Must something be written before the last call can go on? Reading may need that, too. */
-static bool tls_wants_to_write(const struct transport *t)
-{
-    return SSL_want_write(t->tls);
-}
-
 /* Is there input that poll() cannot see, since it is decrypted already? */
 static bool tls_has_input(const struct transport *t)
 {
-    return SSL_pending(t->tls) > 0;
+    return t->tls && SSL_pending(t->tls) > 0;
 }
 
+/* Can TLS not read on because its own answer does not fit the socket? */
+static bool transport_is_stuck(const struct transport *t)
+{
+    return t->tls && SSL_want_write(t->tls);
+}
+
+/* Reads and decrypts, as socket_read() reads. Never waits. */
 static ssize_t tls_read(struct transport *t, void *to, size_t len)
 {
     size_t n;
@@ -1614,17 +1569,19 @@ static ssize_t tls_write(struct transport *t, struct iovec *parts, int count)
     return (ssize_t)total;
 }
 
-/* Says that nothing more will come (close_notify), unless the connection failed. */
+/* Says that nothing more will come (close_notify), if there is TLS and it has not failed. */
 static void tls_say_end(struct transport *t)
 {
     ERR_clear_error();
-    if (!t->failed && SSL_is_init_finished(t->tls) &&
+    if (t->tls && !t->failed && SSL_is_init_finished(t->tls) &&
         !(SSL_get_shutdown(t->tls) & SSL_SENT_SHUTDOWN))
         SSL_shutdown(t->tls);
 }
 
-static void tls_end(struct transport *t)
+/* Ends TLS, if there is any; the socket stays open. */
+static void transport_end(struct transport *t)
 {
+    tls_say_end(t);
     SSL_free(t->tls);
     t->tls = NULL;
     t->failed = false;
@@ -1653,34 +1610,28 @@ static bool mac_is(const unsigned char mac[32], const char *other)
     return CRYPTO_memcmp(mac, other, 32) == 0;
 }
 
-#else /* without OpenSSL: sse_create() refuses what would need it, and none of this is reached */
+#else /* without OpenSSL: sse_create() rejects what would need it, and none of this is reached */
 
 enum { TLS_IS_BUILT = 0, TLS_PROGRAM_BYTES = 0, TLS_CONN_BYTES = 0 };
 
 /* clang-format off */
-#define UNUSED(what) (void)(what)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
 static void tls_init(void) {}
-static int tls_load(const char *cert, const char *key, struct ssl_ctx_st **out)
-    { UNUSED(cert), UNUSED(key), UNUSED(out); return SSE_ENOTLS; }
-static void tls_free(struct ssl_ctx_st *context) { UNUSED(context); }
+static int tls_load(const char *cert, const char *key, struct ssl_ctx_st **out) { return SSE_ENOTLS; }
+static void tls_free(struct ssl_ctx_st *context) {}
 static struct ssl_ctx_st *tls_share(struct ssl_ctx_st *context) { return context; }
-static bool tls_start(struct transport *t, struct ssl_ctx_st *context)
-    { UNUSED(t), UNUSED(context); return false; }
-static ssize_t tls_handshake(struct transport *t) { UNUSED(t); return 0; }
-static bool tls_wants_to_write(const struct transport *t) { UNUSED(t); return false; }
-static bool tls_has_input(const struct transport *t) { UNUSED(t); return false; }
-static ssize_t tls_read(struct transport *t, void *to, size_t len)
-    { UNUSED(t), UNUSED(to), UNUSED(len); return 0; }
-static ssize_t tls_write(struct transport *t, struct iovec *parts, int count)
-    { UNUSED(t), UNUSED(parts), UNUSED(count); return 0; }
-static void tls_say_end(struct transport *t) { UNUSED(t); }
-static void tls_end(struct transport *t) { UNUSED(t); }
+static ssize_t tls_handshake(struct transport *t, struct ssl_ctx_st *context) { return 0; }
+static bool tls_has_input(const struct transport *t) { return false; }
+static bool transport_is_stuck(const struct transport *t) { return false; }
+static ssize_t tls_read(struct transport *t, void *to, size_t len) { return 0; }
+static ssize_t tls_write(struct transport *t, struct iovec *parts, int count) { return 0; }
+static void tls_say_end(struct transport *t) {}
+static void transport_end(struct transport *t) {}
 static void tls_tidy(void) {}
-static bool hmac_sha256(struct slice key, struct slice message, unsigned char mac[32])
-    { UNUSED(key), UNUSED(message), UNUSED(mac); return false; }
-static bool mac_is(const unsigned char mac[32], const char *other)
-    { UNUSED(mac), UNUSED(other); return false; }
-#undef UNUSED
+static bool hmac_sha256(struct slice key, struct slice message, unsigned char mac[32]) { return false; }
+static bool mac_is(const unsigned char mac[32], const char *other) { return false; }
+#pragma GCC diagnostic pop
 /* clang-format on */
 
 #endif
@@ -1690,21 +1641,18 @@ static bool mac_is(const unsigned char mac[32], const char *other)
  * for. */
 static bool transport_wait(struct transport *t, short events, int64_t deadline_ms)
 {
-    struct pollfd p = {.fd = t->fd, .events = events};
-    if (t->tls && (events & POLLIN) && tls_has_input(t))
+    bool reads = events & POLLIN, writes = reads && transport_is_stuck(t);
+    struct pollfd p = {.fd = t->fd, .events = writes ? POLLOUT | POLLRDHUP : events};
+    int n;
+
+    if (reads && tls_has_input(t))
         return true;
-    bool writes = t->tls && (events & POLLIN) && tls_wants_to_write(t);
-    if (writes)
-        p.events = (short)(POLLOUT | POLLRDHUP);
-    for (;;) {
+    do {
         int64_t left = deadline_ms - now_ms();
-        int n = left > 0 ? poll(&p, 1, (int)left) : 0;
-        t->failed |= n > 0 && writes && (p.revents & ~POLLOUT);
-        if (n > 0)
-            return true;
-        if (n == 0 || errno != EINTR)
-            return false;
-    }
+        n = left > 0 ? poll(&p, 1, (int)left) : 0;
+    } while (n < 0 && errno == EINTR);
+    t->failed |= n > 0 && writes && (p.revents & ~POLLOUT);
+    return n > 0;
 }
 
 /* Reads at most len bytes, after waiting for them for SSE_MOMENT_MS if that is asked for. Returns
@@ -1718,12 +1666,6 @@ static ssize_t transport_read(struct transport *t, void *to, size_t len, bool wa
     if (n == IO_LATER && waits && transport_wait(t, POLLIN, now_ms() + SSE_MOMENT_MS))
         n = tls_read(t, to, len);
     return n;
-}
-
-/* Can TLS not read on because its own answer does not fit the socket? */
-static bool transport_is_stuck(const struct transport *t)
-{
-    return t->tls && tls_wants_to_write(t);
 }
 
 /* Sets how many bytes must have come for the poller to tell of them; of the end it tells anyway. */
@@ -1743,15 +1685,12 @@ static ssize_t transport_write(struct transport *t, struct iovec *parts, int cou
 static bool transport_write_all(struct transport *t, const char *bytes, size_t len,
                                 int64_t deadline_ms)
 {
-    while (len > 0) {
-        struct iovec part = {.iov_base = (void *)bytes, .iov_len = len};
+    for (size_t done = 0; done < len;) {
+        struct iovec part = {(void *)(bytes + done), len - done};
         ssize_t n = transport_write(t, &part, 1);
         if (n == 0 || (n == IO_LATER && !transport_wait(t, POLLOUT, deadline_ms)))
             return false;
-        if (n > 0) {
-            bytes += n;
-            len -= (size_t)n;
-        }
+        done += n > 0 ? (size_t)n : 0;
     }
     return true;
 }
@@ -1760,8 +1699,7 @@ static bool transport_write_all(struct transport *t, const char *bytes, size_t l
  * the connection, and could take our last answer with it. False if the connection has failed. */
 static bool transport_half_close(struct transport *t)
 {
-    if (t->tls)
-        tls_say_end(t);
+    tls_say_end(t);
     return shutdown(t->fd, SHUT_WR) == 0;
 }
 
@@ -1796,12 +1734,10 @@ static bool transport_hears_plain(const struct transport *t)
 /* Sets up TLS over a socket that has none of it yet. False if that failed, or took too long. */
 static bool transport_secure(struct transport *t, struct ssl_ctx_st *context, int64_t deadline_ms)
 {
-    ssize_t n = tls_start(t, context) ? IO_LATER : 0;
-    while (n == IO_LATER) {
-        n = tls_handshake(t);
-        if (n == IO_LATER && (now_ms() >= deadline_ms || !transport_wait(t, POLLIN, deadline_ms)))
+    ssize_t n;
+    while ((n = tls_handshake(t, context)) == IO_LATER)
+        if (now_ms() >= deadline_ms || !transport_wait(t, POLLIN, deadline_ms))
             return false;
-    }
     return n > 0;
 }
 
@@ -1812,15 +1748,6 @@ static void transport_abort(struct transport *t)
     struct linger at_once = {.l_onoff = 1};
     setsockopt(t->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     t->failed = true; /* TLS says nothing more either */
-}
-
-/* Ends TLS, if there is any; the socket stays open. */
-static void transport_end(struct transport *t)
-{
-    if (!t->tls)
-        return;
-    tls_say_end(t);
-    tls_end(t);
 }
 
 /* ---- Poller: which of many sockets are ready ----
@@ -1850,6 +1777,7 @@ static void poller_wake(struct poller *p)
 
 #ifdef HAS_EPOLL
 
+/* Asks for the events with EPOLL_CTL_ADD or EPOLL_CTL_MOD. */
 static bool poller_ask(struct poller *p, int operation, uint32_t slot, int fd, unsigned events)
 {
     struct epoll_event e = {.events = EPOLLONESHOT, .data.u32 = slot};
@@ -1893,7 +1821,7 @@ static int poller_wait(struct poller *p, struct poller_event *out, int max, int 
     return n;
 }
 
-#else
+#else /* the same with poll(), whose loop keeps a list of the sockets */
 
 static bool poller_change(struct poller *p, uint32_t slot, int fd, unsigned events)
 {
@@ -1915,10 +1843,7 @@ static bool poller_add(struct poller *p, uint32_t slot, int fd, unsigned events)
 
 static void poller_remove(struct poller *p, uint32_t slot)
 {
-    pthread_mutex_lock(&p->lock);
-    if (slot < p->count)
-        p->wanted[slot].fd = -1;
-    pthread_mutex_unlock(&p->lock);
+    poller_change(p, slot, -1, 0);
 }
 
 static int poller_wait(struct poller *p, struct poller_event *out, int max, int timeout_ms)
@@ -1972,6 +1897,7 @@ static bool poller_init(struct poller *p, uint32_t slots)
     return poller_add(p, POLLER_WAKEUP, p->wakeup[0], READABLE);
 }
 
+/* Frees what poller_init() has reserved, be it only a part. */
 static void poller_free(struct poller *p)
 {
     for (int i = 0; i < 2; i++)
@@ -2841,24 +2767,22 @@ static int token_find(const struct http_request *r, bool cookies_count, char *to
 {
     struct slice found = r->authorization, scheme = slice_cut(&found, ' ');
 
-    *why = NULL;
-    if (slice_is_nocase(scheme, "Bearer")) {
+    bool is_bearer = slice_is_nocase(scheme, "Bearer");
+    int n = is_bearer ? 0 : http_query(r->query, "access_token", to, SSE_TOKEN_BYTES);
+
+    *why = n < 0 ? "the access_token of the query is too long, or escaped wrongly" : NULL;
+    if (n != 0)
+        return n;
+    if (is_bearer)
         found = slice_trim(found.at ? found : slice_of(""));
-    } else {
-        int n = http_query(r->query, "access_token", to, SSE_TOKEN_BYTES);
-        if (n > 0)
-            return n;
-        if (n < 0)
-            *why = "the access_token of the query is too long, or escaped wrongly";
+    else
         found = cookies_count ? cookie_find(r, "sse_token") : (struct slice){NULL, 0};
-    }
-    if (!*why && !found.at)
-        *why =
-            "this takes a token, as Authorization: Bearer TOKEN, as ?access_token=TOKEN or as the "
-            "cookie sse_token";
-    if (!*why && found.len > SSE_TOKEN_BYTES)
+    if (!found.at)
+        *why = "this takes a token, as Authorization: Bearer TOKEN, as ?access_token=TOKEN or as "
+               "the cookie sse_token";
+    else if (found.len > SSE_TOKEN_BYTES)
         *why = "the token is too long";
-    if (!*why && found.len > 0)
+    else
         memcpy(to, found.at, found.len);
     return (int)found.len;
 }
@@ -2870,16 +2794,13 @@ static const char *token_lacks(const struct token *token, const struct route *ro
 {
     if (token->administers || route->access == SSE_ANYONE)
         return NULL;
-    if (route->access == SSE_SUBJECT) {
-        bool own = token->subject.at && slice_same(token->subject, user);
-        return own || !strchr(route->path, '{')
-                   ? NULL
-                   : "the token is not this user's: its sub must be the user id, or its scope "
-                     "hold sse:admin";
-    }
     if (route->access == SSE_PUBLISHER)
         return token->publishes ? NULL : "the token's scope must hold sse:publish or sse:admin";
-    return "the token's scope must hold sse:admin";
+    if (route->access == SSE_ADMIN)
+        return "the token's scope must hold sse:admin";
+    if (!strchr(route->path, '{') || (token->subject.at && slice_same(token->subject, user)))
+        return NULL;
+    return "the token is not this user's: its sub must be the user id, or its scope hold sse:admin";
 }
 
 /* ==== Connections ===============================================================================
@@ -7313,7 +7234,7 @@ static int server_listen(struct sse_server *server)
                  fcntl(fd, F_SETFL, O_NONBLOCK) == 0 &&
                  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0;
     if (ready)
-        transport_prepare_listener(fd);
+        transport_prepare(fd);
     ready = ready && bind(fd, address->ai_addr, address->ai_addrlen) == 0 &&
             listen(fd, SSE_BACKLOG) == 0 &&
             getsockname(fd, (struct sockaddr *)(void *)&bound, &bound_len) == 0;
@@ -7466,8 +7387,6 @@ static void print_help(void)
 _Noreturn static void usage_error(const struct config_option *o)
 {
     static const char *const takes[OPTION_HELP + 1] = {
-        [OPTION_FILE] = "a file",
-        [OPTION_SECRET] = "a file",
         [OPTION_ADDRESS] = "an IPv4 or IPv6 address",
         [OPTION_KEEP_ALIVE] = "message or comment",
         [OPTION_GREETING] = "message or event",
@@ -7478,7 +7397,8 @@ _Noreturn static void usage_error(const struct config_option *o)
         die(2, "--%s needs a build with OpenSSL: make TLS=1", o->name);
     if (o->kind == OPTION_NUMBER)
         die(2, "--%s takes a number from %u to %u", o->name, o->min, o->max);
-    die(2, "--%s takes %s", o->name, takes[o->kind] ? takes[o->kind] : "no value");
+    const char *others = o->takes ? "a file" : "no value";
+    die(2, "--%s takes %s", o->name, takes[o->kind] ? takes[o->kind] : others);
 }
 
 /* Reads the secret that tokens are signed with. One line feed at the end of the file is not part of
