@@ -1035,7 +1035,7 @@ static void json_string(struct text *t, const char *utf8, size_t len)
 static int hex_digit(char c)
 {
     static const char digits[] = "0123456789abcdef";
-    const char *at = memchr(digits, char_lower(c), 16);
+    const char *at = c ? strchr(digits, char_lower(c)) : NULL;
     return at ? (int)(at - digits) : -1;
 }
 
@@ -1214,7 +1214,7 @@ static void memory_release(void *at, size_t len)
  * has said something, or after a second: most need not wait in the loop. */
 static void transport_prepare(int fd)
 {
-    struct timeval moment = {.tv_usec = SSE_MOMENT_MS * 1000};
+    struct timeval moment = {.tv_usec = SSE_MOMENT_MS * 1000L};
     int on = 1;
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &moment, sizeof moment);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -1616,7 +1616,7 @@ enum { TLS_IS_BUILT = 0, TLS_PROGRAM_BYTES = 0, TLS_CONN_BYTES = 0 };
 
 /* clang-format off */
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wunused-parameter" /* NOLINTBEGIN(misc-unused-parameters) */
 static void tls_init(void) {}
 static int tls_load(const char *cert, const char *key, struct ssl_ctx_st **out) { return SSE_ENOTLS; }
 static void tls_free(struct ssl_ctx_st *context) {}
@@ -1629,9 +1629,9 @@ static ssize_t tls_write(struct transport *t, struct iovec *parts, int count) { 
 static void tls_say_end(struct transport *t) {}
 static void transport_end(struct transport *t) {}
 static void tls_tidy(void) {}
-static bool hmac_sha256(struct slice key, struct slice message, unsigned char mac[32]) { return false; }
-static bool mac_is(const unsigned char mac[32], const char *other) { return false; }
-#pragma GCC diagnostic pop
+static bool hmac_sha256(struct slice key, struct slice message, unsigned char *mac) { return false; }
+static bool mac_is(const unsigned char *mac, const char *other) { return false; }
+#pragma GCC diagnostic pop /* NOLINTEND(misc-unused-parameters) */
 /* clang-format on */
 
 #endif
@@ -2001,39 +2001,32 @@ static bool host_is_address(struct slice s, int family)
 }
 
 /* Splits host[:port] (RFC 3986 section 3.2.2), and returns false if it is none. The port is 0 where
- * none is given. */
-static bool host_split(struct slice s, struct slice *host, unsigned *port)
+ * none is given. The scheme is left alone. */
+static bool host_split(struct slice s, struct origin *o)
 {
-    uint64_t number = 0;
-    struct slice digits = s;
+    uint64_t port = 0;
+    struct slice host, digits = s;
 
     if (s.len && s.at[0] == '[') {
-        *host = slice_cut(&digits, ']');
-        if (!digits.at || !host_is_address((struct slice){host->at + 1, host->len - 1}, AF_INET6) ||
+        host = slice_cut(&digits, ']');
+        if (!digits.at || !host_is_address((struct slice){host.at + 1, host.len - 1}, AF_INET6) ||
             (digits.len && slice_cut(&digits, ':').len > 0))
             return false;
-        host->len++; /* with its bracket */
+        host.len++; /* with its bracket */
     } else {
-        *host = slice_cut(&digits, ':');
-        for (size_t i = 0; i < host->len; i++) {
-            bool escape = host->at[i] == '%' && i + 2 < host->len &&
-                          hex_digit(host->at[i + 1]) >= 0 && hex_digit(host->at[i + 2]) >= 0;
-            if (!char_is_alnum(host->at[i]) && !escape && !strchr("-._~!$&'()*+,;=", host->at[i]))
+        host = slice_cut(&digits, ':');
+        for (size_t i = 0; i < host.len; i++) {
+            bool escape = host.at[i] == '%' && i + 2 < host.len && hex_digit(host.at[i + 1]) >= 0 &&
+                          hex_digit(host.at[i + 2]) >= 0;
+            if (!char_is_alnum(host.at[i]) && !escape && !strchr("-._~!$&'()*+,;=", host.at[i]))
                 return false;
         }
     }
-    if (digits.len && !text_number(digits, 65535, &number))
+    if (digits.len && !text_number(digits, 65535, &port))
         return false;
-    *port = (unsigned)number;
-    return host->len > 0;
-}
-
-/* Whether it is host[:port]. */
-static bool host_is_valid(struct slice s)
-{
-    struct slice host;
-    unsigned port;
-    return host_split(s, &host, &port);
+    o->host = host;
+    o->port = (unsigned)port;
+    return host.len > 0;
 }
 
 /* Parses the request line (RFC 9112 section 3): method SP target SP HTTP/1.x, parted by exactly
@@ -2042,6 +2035,7 @@ static bool host_is_valid(struct slice s)
 static int http_parse_request_line(struct slice line, struct http_request *r)
 {
     struct slice version = line;
+    struct origin ignored;
 
     r->method = slice_cut(&version, ' ');
     r->target = slice_cut(&version, ' ');
@@ -2065,7 +2059,7 @@ static int http_parse_request_line(struct slice line, struct http_request *r)
         while (end < after.len && after.at[end] != '/' && after.at[end] != '?')
             end++;
         r->authority = (struct slice){after.at + 2, end - 2};
-        if (!host_is_valid(r->authority))
+        if (!host_split(r->authority, &ignored))
             return http_reject(r, 400, "an absolute request target must name host[:port]");
         rest = (struct slice){after.at + end, after.len - end};
     }
@@ -2147,9 +2141,11 @@ static int http_parse_field(struct slice line, struct http_request *r)
  * smuggled. */
 static int http_validate(struct http_request *r)
 {
+    struct origin ignored;
+
     if (r->minor > 0 && !r->host.at)
         return http_reject(r, 400, "an HTTP/1.1 request must have a Host field");
-    if (r->host.at && !host_is_valid(r->host))
+    if (r->host.at && !host_split(r->host, &ignored))
         return http_reject(r, 400, "Host must read host or host:port");
     if (r->has_codings && r->length.at)
         return http_reject(r, 400, "Content-Length and Transfer-Encoding exclude each other");
@@ -2360,7 +2356,7 @@ static bool origin_parse(struct slice s, struct origin *o)
         char_lower(o->scheme.at[0]) > 'z' || rest.len < 3 || memcmp(rest.at, "//", 2) != 0)
         return false;
     if (slice_span(o->scheme, "+-.") < o->scheme.len ||
-        !host_split((struct slice){rest.at + 2, rest.len - 2}, &o->host, &o->port))
+        !host_split((struct slice){rest.at + 2, rest.len - 2}, o))
         return false;
     if (o->port == 0)
         o->port = slice_is_nocase(o->scheme, "https")  ? 443
@@ -2399,14 +2395,12 @@ static const char *origin_listed(const struct sse_config *config, struct slice o
  * stand in front of the server, and the origin's scheme tells. */
 static bool origin_is_own(struct slice origin, struct slice authority, bool https)
 {
-    struct origin o;
-    struct slice host;
-    unsigned port;
-    if (!origin_parse(origin, &o) || !host_split(authority, &host, &port))
+    struct origin o, own;
+    if (!origin_parse(origin, &o) || !host_split(authority, &own))
         return false;
-    if (port == 0)
-        port = https || slice_is_nocase(o.scheme, "https") ? 443 : 80;
-    return port == o.port && slice_same_nocase(host, o.host);
+    if (own.port == 0)
+        own.port = https || slice_is_nocase(o.scheme, "https") ? 443 : 80;
+    return own.port == o.port && slice_same_nocase(own.host, o.host);
 }
 
 /* Whether a client on this machine may ask for that host. A DNS name that was made to point at
@@ -2414,20 +2408,16 @@ static bool origin_is_own(struct slice origin, struct slice authority, bool http
  * origin are names for this machine. */
 static bool authority_is_trusted(const struct sse_config *config, struct slice authority)
 {
-    struct slice host;
-    struct origin listed;
-    unsigned port;
+    struct origin asked, listed;
+    bool trusted = !authority.at || !host_split(authority, &asked) || /* HTTP/1.0: no browser */
+                   slice_is_nocase(asked.host, "localhost") || asked.host.at[0] == '[' ||
+                   host_is_address(asked.host, AF_INET);
 
-    if (!authority.at || !host_split(authority, &host, &port))
-        return true; /* HTTP/1.0 without Host: no browser */
-    if (slice_is_nocase(host, "localhost") || host.at[0] == '[' || host_is_address(host, AF_INET))
-        return true;
-    for (size_t i = 0; i < config->cors_count; i++)
-        if (strcmp(config->cors[i], "*") == 0 ||
-            (origin_parse(slice_of(config->cors[i]), &listed) &&
-             slice_same_nocase(listed.host, host)))
-            return true;
-    return false;
+    for (size_t i = 0; i < config->cors_count && !trusted; i++)
+        trusted = strcmp(config->cors[i], "*") == 0 ||
+                  (origin_parse(slice_of(config->cors[i]), &listed) &&
+                   slice_same_nocase(listed.host, asked.host));
+    return trusted;
 }
 
 /* Whether `*` alone lets the page in, since no --cors names its origin. Such a page has no
@@ -2445,13 +2435,10 @@ static const char *origin_objection(const struct sse_server *server, const struc
     if (server->on_loopback && !authority_is_trusted(&server->config, r->authority))
         return "this server listens on loopback and does not answer to that Host; behind a proxy "
                "on the same machine, list the public origin with --cors";
-    if (r->origin.at) {
-        if (origin_is_own(r->origin, r->authority, server->config.cert_file) ||
-            origin_listed(&server->config, r->origin))
-            return NULL;
+    if (r->origin.at && !origin_is_own(r->origin, r->authority, server->config.cert_file) &&
+        !origin_listed(&server->config, r->origin))
         return "pages of that origin may not use this server; --cors would list it";
-    }
-    if (r->sec_fetch_site.at && !slice_is(r->sec_fetch_site, "same-origin") &&
+    if (!r->origin.at && r->sec_fetch_site.at && !slice_is(r->sec_fetch_site, "same-origin") &&
         !slice_is(r->sec_fetch_site, "none"))
         return "another site's page may not use this server; --cors would list its origin";
     return NULL;
@@ -5730,19 +5717,15 @@ static void openapi_operation(struct sse_exchange *x, const struct route *route,
  * does, as X-Forwarded-Proto or a listed origin of the same host tells. */
 static const char *openapi_scheme(const struct sse_config *config, const struct http_request *r)
 {
-    struct slice host, rest = r->fields;
-    struct slice forwarded = http_next_field(&rest, "x-forwarded-proto");
+    struct slice rest = r->fields, forwarded = http_next_field(&rest, "x-forwarded-proto");
+    struct slice clients = slice_trim(slice_cut(&forwarded, ',')); /* the first of a list */
+    bool secure = config->cert_file || slice_is_nocase(clients, "https");
     struct origin listed;
-    unsigned port;
 
-    /* The first of a list is the client's own. */
-    bool secure =
-        config->cert_file || slice_is_nocase(slice_trim(slice_cut(&forwarded, ',')), "https");
-    bool named = r->authority.len && host_split(r->authority, &host, &port);
-    for (size_t i = 0; named && i < config->cors_count; i++)
+    for (size_t i = 0; i < config->cors_count; i++)
         secure |= origin_parse(slice_of(config->cors[i]), &listed) &&
-                  slice_same_nocase(listed.host, host) && slice_is_nocase(listed.scheme, "https") &&
-                  (port == 0 ? 443 : port) == listed.port;
+                  slice_is_nocase(listed.scheme, "https") &&
+                  origin_is_own(slice_of(config->cors[i]), r->authority, true);
     return secure ? "https" : "http";
 }
 
