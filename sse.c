@@ -1485,9 +1485,22 @@ static struct ssl_ctx_st *tls_share(struct ssl_ctx_st *context)
     return context && SSL_CTX_up_ref(context) == 1 ? context : NULL;
 }
 
-/* What a call means that did not succeed: IO_LATER, or 0 for the end. */
-static ssize_t tls_result(struct transport *t, int returned)
+enum tls_call { TLS_HANDSHAKE, TLS_READ, TLS_WRITE };
+
+/* Calls OpenSSL. Returns the bytes moved, 1 for a handshake that is done, 0 when the peer has closed
+ * or the connection failed, or IO_LATER. Never waits. */
+static ssize_t tls_call(struct transport *t, enum tls_call call, void *bytes, size_t len)
 {
+    size_t n = 1;
+
+    if (t->failed)
+        return 0;
+    ERR_clear_error();
+    int returned = call == TLS_READ    ? SSL_read_ex(t->tls, bytes, len, &n)
+                   : call == TLS_WRITE ? SSL_write_ex(t->tls, bytes, len, &n)
+                                       : SSL_accept(t->tls);
+    if (returned == 1)
+        return (ssize_t)n;
     int error = SSL_get_error(t->tls, returned);
     if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE)
         return IO_LATER;
@@ -1512,11 +1525,7 @@ static ssize_t tls_handshake(struct transport *t, struct ssl_ctx_st *context)
         SSL_set_accept_state(t->tls);
         t->allowance = SSE_HANDSHAKE_BYTES;
     }
-    if (t->failed)
-        return 0;
-    ERR_clear_error();
-    int returned = SSL_accept(t->tls);
-    ssize_t result = returned == 1 ? 1 : tls_result(t, returned);
+    ssize_t result = tls_call(t, TLS_HANDSHAKE, NULL, 0);
     if (result == IO_LATER && SSL_want_read(t->tls) && t->allowance == 0)
         return 0; /* no client has that much to say */
     return result;
@@ -1534,38 +1543,29 @@ static bool transport_is_stuck(const struct transport *t)
     return t->tls && SSL_want_write(t->tls);
 }
 
-/* Reads and decrypts, as socket_read() reads. Never waits. */
+/* Reads and decrypts, as tls_call() says. */
 static ssize_t tls_read(struct transport *t, void *to, size_t len)
 {
-    size_t n;
-    if (t->failed)
-        return 0;
-    ERR_clear_error();
     t->allowance = SSE_RECORD_BYTES;
-    int returned = SSL_read_ex(t->tls, to, len, &n);
-    return returned == 1 ? (ssize_t)n : tls_result(t, returned);
+    return tls_call(t, TLS_READ, to, len);
 }
 
-/* A record that is encrypted but did not fit the socket stays with OpenSSL, and does not count as
- * written. The next call must begin with the same bytes, as every caller's does: they go on from
- * what was counted. */
+/* Encrypts and writes what fits, like socket_write(). A record that is encrypted but did not fit the
+ * socket stays with OpenSSL, and does not count as written. The next call must begin with the same
+ * bytes, as every caller's does: they go on from what was counted. */
 static ssize_t tls_write(struct transport *t, struct iovec *parts, int count)
 {
     size_t total = 0;
 
-    if (t->failed)
-        return 0;
-    ERR_clear_error();
-    for (int i = 0; i < count; i++) {
-        const char *at = parts[i].iov_base;
-        for (size_t left = parts[i].iov_len, n; left > 0; left -= n, at += n, total += n) {
-            int returned = SSL_write_ex(t->tls, at, left, &n);
-            if (returned != 1) {
-                ssize_t result = tls_result(t, returned);
-                return total > 0 ? (ssize_t)total : result;
-            }
+    for (int i = 0; i < count; i++)
+        for (size_t done = 0; done < parts[i].iov_len;) {
+            char *at = (char *)parts[i].iov_base + done;
+            ssize_t n = tls_call(t, TLS_WRITE, at, parts[i].iov_len - done);
+            if (n <= 0)
+                return total > 0 ? (ssize_t)total : n;
+            done += (size_t)n;
+            total += (size_t)n;
         }
-    }
     return (ssize_t)total;
 }
 
@@ -5780,18 +5780,18 @@ static const char *const PAGE[] = {
     "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
     "<title>sse</title>\n<link rel='icon' href='data:,'>\n<style nonce='",
     NULL,
-    "'>\n:root { color-scheme: light dark; --dim: light-dark(#5a5a5a, #bbb);\n"
-    "  --good: light-dark(#05620f, #7fdc8a); --bad: light-dark(#a31515, #ff9c9c) }\n"
+    "'>\nhtml { color-scheme: light dark; --dim: #5a5a5a; --good: #05620f; --bad: #a31515 }\n"
+    "@media (prefers-color-scheme: dark) { html { --dim: #bbb; --good: #7fdc8a; --bad: #ff9c9c } "
+    "}\n"
     "body { font: 1rem/1.45 system-ui, sans-serif; max-width: 80rem; margin: 0 auto;\n"
-    "  padding: 0 1rem 3rem; background: Canvas } [hidden] { display: none !important }\n"
-    "h2 { margin: 2rem 0 .3rem } h3 { margin: 0; font-size: 1rem; overflow-wrap: anywhere }\n"
-    "p { margin: .3rem 0 .7rem; max-width: 65ch } label { display: grid; font-size: .85rem }\n"
-    "table { border-collapse: collapse; font-size: .9rem } label.row { min-height: 2.5rem }\n"
-    "code, output, .log { font: .85rem/1.4 ui-monospace, monospace; overflow-wrap: anywhere }\n"
+    "  padding: 0 1rem; background: Canvas } [hidden] { display: none !important }\n"
+    "h3 { margin: 0; font-size: 1rem } p { margin: .3rem 0 .7rem; max-width: 65ch }\n"
+    "h3, code, output, .log, td:first-child { overflow-wrap: anywhere }\n"
+    "code, output, .log { font: .85rem/1.4 ui-monospace, monospace } label { display: grid }\n"
     "form, .row { display: flex; flex-wrap: wrap; gap: .6rem; align-items: end; margin: .5rem 0 }\n"
-    ".row { align-items: center; margin: 0 } .row > span { flex: 1 }\n"
-    "input, textarea, button { font: inherit; padding: .4rem .6rem; max-width: 100%;\n"
-    "  min-height: 2.5rem; box-sizing: border-box } :focus-visible { outline: 3px solid #48f }\n"
+    ".row { align-items: center; margin: 0 } .row > span { flex: 1 } table { font-size: .9rem }\n"
+    "input, textarea, button, label.row { font: inherit; max-width: 100%; min-height: 2.5rem }\n"
+    "input, textarea, button { padding: .4rem .6rem; box-sizing: border-box }\n"
     ".row input, a { display: inline-block; min-width: 24px; min-height: 24px }\n"
     ".cards { display: grid; gap: .8rem; align-items: start; margin-bottom: .8rem;\n"
     "  grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)) }\n"
@@ -5799,18 +5799,18 @@ static const char *const PAGE[] = {
     ".log, output { display: block; overflow: auto; white-space: pre-wrap; margin: .5rem 0 0;\n"
     "  padding: 0; list-style: none; max-height: 15rem } .log { height: 15rem }\n"
     ".log li, td { border-top: 1px solid #8888 } .log div { margin: 0 1rem }\n"
-    "th, td { text-align: left; padding: 0 .4rem 0 0 } td:first-child { overflow-wrap: anywhere }\n"
+    "table { border-collapse: collapse } th, td { text-align: left; padding: 0 .4rem 0 0 }\n"
     "i, .dim, .keep-alive, .retry { color: var(--dim) } .quiet .keep-alive { display: none }\n"
     ".good, .message b { color: var(--good) } .bad, .gap b, .refused b { color: var(--bad) }\n"
     ".said { position: absolute; width: 1px; overflow: hidden; clip-path: inset(50%) }\n"
-    "</style>\n<header>\n<h1>sse</h1>\n",
+    ":focus-visible { outline: 3px solid #48f }\n</style>\n<header>\n<h1>sse</h1>\n",
     "<p>What is sent to a user arrives on all streams that are open for that user.</p>\n"
     "<p id='server' role='status'>Asking for the server ...</p>\n"
     "<label id='auth' hidden>Access token, which this server asks for (sse:admin shows all)\n"
     "<input id='token' autocomplete='off' spellcheck='false'></label>\n"
     "</header>\n<main>\n<h2>Streams</h2>\n"
-    "<p>A stream is one request whose answer goes on. When it breaks off, this page asks again\n"
-    "and names the last id it had (Last-Event-ID), to get what it missed.</p>\n<form id='opener'>\n"
+    "<p>A stream that breaks off goes on after its last id (Last-Event-ID).</p>\n<form "
+    "id='opener'>\n"
     "<label>User <input id='who' value='alice' required autocomplete='off'></label>\n"
     "<button>Open a stream</button>\n"
     "<label class='row'><input type='checkbox' id='beats' checked> show keep-alives</label>\n"
@@ -5953,20 +5953,19 @@ static const char *const PAGE[] = {
     "  const { users } = JSON.parse(text);\n"
     "  const more = users.length > 200 ? `and ${users.length - 200} more` : '';\n"
     "  $('listed').textContent = answer.ok ? more : await explain(answer);\n"
-    "  if (text === shown) return false;\n"
+    "  if (text === shown) return;\n"
     "  shown = text;\n"
     "  $('users').replaceChildren(...users.slice(0, 200).map((u) => make('tr', {},\n"
     "    make('td', {}, u.user), make('td', { className: u.streams ? 'good' : '' }, u.status),\n"
     "    make('td', {}, u.streams), make('td', {}, u.queued))));\n"
-    "  return true;\n"
     "};\n"
     "const watch = async () => {\n"
-    "  for (let text, news;;) {\n"
-    "    soon = news = false;\n"
+    "  for (let text;;) {\n"
+    "    soon = false;\n"
     "    try {\n"
     "      const signal = AbortSignal.timeout(5000);\n"
     "      if (!$('routes').firstChild) await list(signal);\n"
-    "      news = await showUsers(await ask(home + 'sse/users', { signal }));\n"
+    "      await showUsers(await ask(home + 'sse/users', { signal }));\n"
     "      if (gone) whenThere = `The server is back since ${new Date().toLocaleTimeString()}.`;\n"
     "      gone = false;\n"
     "      text = whenThere;\n"
@@ -5978,7 +5977,7 @@ static const char *const PAGE[] = {
     "    }\n"
     "    $('server').className = text === whenThere ? 'good' : 'bad';\n"
     "    if ($('server').textContent !== text) $('server').textContent = text;\n"
-    "    for (let i = 0; i < 1 || document.hidden || (!soon && i < (news || gone ? 8 : 16)); i++)\n"
+    "    for (let i = 0; i < 1 || document.hidden || (!soon && i < 12); i++)\n"
     "      await new Promise((done) => setTimeout(done, 250));\n"
     "  }\n"
     "};\n"
@@ -6031,8 +6030,8 @@ static const char *const PAGE[] = {
     "  Object.assign(row, { oninput: update, onsubmit: run });\n"
     "  $('token').addEventListener('input', update);\n"
     "  update();\n"
-    "  return make('article', {}, make('h3', {}, name), make('p', {}, summary), row, curl, "
-    "output);\n"
+    "  const head = [make('h3', {}, name), make('p', {}, summary)];\n"
+    "  return make('article', {}, ...head, row, curl, output);\n"
     "};\n"
     "const list = async (signal) => {\n"
     "  const answer = await fetch(home + 'openapi.json', { signal });\n"
@@ -6068,8 +6067,8 @@ static int handle_page(struct sse_exchange *x, void *arg)
         return sse_fail(x, 500, "the page's fields do not fit");
     sse_content_type(x, "text/html; charset=utf-8");
     for (size_t i = 0; i < sizeof PAGE / sizeof *PAGE; i++) {
-        struct slice part = slice_of(PAGE[i] ? PAGE[i] : nonce);
-        sse_write(x, part.at, part.len);
+        const char *part = PAGE[i] ? PAGE[i] : nonce;
+        sse_write(x, part, strlen(part));
     }
     return 200;
 }
@@ -6164,8 +6163,7 @@ enum option_kind {
     OPTION_FILE,
     OPTION_OFF, /* a switch that turns off what is on by default */
     OPTION_ADDRESS,
-    OPTION_KEEP_ALIVE,
-    OPTION_GREETING,
+    OPTION_WORD, /* `message`, or the other word, which sets the field */
     OPTION_ORIGIN,
     OPTION_SECRET,
     OPTION_VERSION,
@@ -6178,6 +6176,7 @@ struct config_option {
     enum option_kind kind;
     size_t offset; /* in struct sse_config: of an unsigned, a const char * or a bool, by kind */
     unsigned min, max, preset;
+    const char *other;
 };
 
 #define AT(field)                             .offset = offsetof(struct sse_config, field)
@@ -6198,10 +6197,10 @@ static const struct config_option OPTIONS[] = {
     {0, "max-message", "BYTES", "largest request body", NUMBER(max_message, 1, 1 << 30, 65536)},
     {0, "heartbeat", "SECONDS", "time between keep-alives on a stream",
      NUMBER(heartbeat_s, 1, 3600, 5)},
-    {0, "heartbeat-as", "KIND", "the keep-alive as a message or a comment (message)",
-     OPTION_KEEP_ALIVE, AT(heartbeat_comment)},
+    {0, "heartbeat-as", "KIND", "the keep-alive as a message or a comment (message)", OPTION_WORD,
+     AT(heartbeat_comment), .other = "comment"},
     {0, "greeting-as", "KIND", "the greeting as a message or as event: connected (message)",
-     OPTION_GREETING, AT(greeting_event)},
+     OPTION_WORD, AT(greeting_event), .other = "event"},
     {0, "retry", "MS", "reconnection time told to clients", NUMBER(retry_ms, 0, 3600000, 2000)},
     {0, "cors", "ORIGIN", "an origin whose pages may use the server; repeat it, or * for any",
      .kind = OPTION_ORIGIN},
@@ -6249,9 +6248,8 @@ static struct addrinfo *address_parse(const char *address, const char *port)
 /* Tells whether a numeric address is valid: getaddrinfo() alone would take 127.1 for 127.0.0.1. */
 static bool address_is_valid(const char *address)
 {
-    struct in_addr ignored;
     if (!strchr(address, ':'))
-        return inet_pton(AF_INET, address, &ignored) == 1;
+        return host_is_address(slice_of(address), AF_INET);
     struct addrinfo *found = address_parse(address, "0");
     if (found)
         freeaddrinfo(found);
@@ -7371,8 +7369,6 @@ _Noreturn static void usage_error(const struct config_option *o)
 {
     static const char *const takes[OPTION_HELP + 1] = {
         [OPTION_ADDRESS] = "an IPv4 or IPv6 address",
-        [OPTION_KEEP_ALIVE] = "message or comment",
-        [OPTION_GREETING] = "message or event",
         [OPTION_ORIGIN] = "an origin, scheme://host[:port], or *",
     };
 
@@ -7380,6 +7376,8 @@ _Noreturn static void usage_error(const struct config_option *o)
         die(2, "--%s needs a build with OpenSSL: make TLS=1", o->name);
     if (o->kind == OPTION_NUMBER)
         die(2, "--%s takes a number from %u to %u", o->name, o->min, o->max);
+    if (o->kind == OPTION_WORD)
+        die(2, "--%s takes message or %s", o->name, o->other);
     const char *others = o->takes ? "a file" : "no value";
     die(2, "--%s takes %s", o->name, takes[o->kind] ? takes[o->kind] : others);
 }
@@ -7429,9 +7427,8 @@ static bool option_set(struct sse_config *config, const struct config_option *o,
     case OPTION_ADDRESS:
         config->bind_address = value;
         return address_is_valid(value);
-    case OPTION_KEEP_ALIVE:
-    case OPTION_GREETING:
-        *(bool *)field = strcmp(value, o->kind == OPTION_GREETING ? "event" : "comment") == 0;
+    case OPTION_WORD:
+        *(bool *)field = strcmp(value, o->other) == 0;
         return *(bool *)field || strcmp(value, "message") == 0;
     case OPTION_ORIGIN:
         the_origins[config->cors_count++] = value;
