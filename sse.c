@@ -2051,8 +2051,8 @@ static int http_parse_request_line(struct slice line, struct http_request *r)
     r->minor = version.at[7] > '0'; /* 1.2 to 1.9 are served as 1.1: RFC 9110 section 2.5 */
     if (memchr(rest.at, '#', rest.len) || memchr(rest.at, '\t', rest.len))
         return http_reject(r, 400, "a request target has neither a tab nor a #fragment");
-    if (rest.at[0] != '/' && !(is_options && slice_is(rest, "*"))) {
-        size_t end = 2; /* past the two slashes */
+    if (rest.at[0] != '/' && !(is_options && slice_is(rest, "*"))) { /* absolute-form */
+        size_t end = 2;                                              /* past the two slashes */
         if (!(slice_is_nocase(scheme, "http") || slice_is_nocase(scheme, "https")) ||
             after.len < end || memcmp(after.at, "//", end) != 0)
             return http_reject(r, 400, "the request target must begin with / or http://");
@@ -2104,7 +2104,7 @@ static int http_parse_list(struct http_request *r, struct slice name, struct sli
 static int http_parse_field(struct slice line, struct http_request *r)
 {
     struct slice value = line, name = slice_cut(&value, ':');
-    const struct {
+    const struct { /* where the value of a field goes that may come once */
         const char *name;
         struct slice *into;
     } once[] = {{"host", &r->host},
@@ -2174,7 +2174,7 @@ static int http_parse_head(const char *in, size_t len, struct http_request *r, s
         status = http_line(in + at, len - at, r, &line, &n);
         if (status)
             return status;
-        if (in_request_line) {
+        if (in_request_line) { /* be it whole or not: a long target is rejected before it ends */
             struct slice rest = line;
             r->method = slice_cut(&rest, ' '); /* if it is HEAD the answer has no body */
             if (slice_cut(&rest, ' ').len > SSE_TARGET_BYTES)
@@ -2270,6 +2270,7 @@ static int http_chunk_size(struct http_chunks *c, struct slice line, struct http
     }
     if (!good || rest.len > 0)
         return http_reject(r, 400, "a chunk's extension must read ;NAME or ;NAME=VALUE");
+    /* No body may have 2^58 bytes or more, so that the next digit always fits. */
     for (c->left = 0; n < digits.len && hex_digit(digits.at[n]) >= 0; n++) {
         if (c->left >> 58)
             return http_reject(r, 413, "a chunk is larger than any body may be");
@@ -2579,6 +2580,8 @@ static bool json_take_value(struct json *j, struct member *m)
     m->is_string = json_take(j, '"');
     if (m->is_string)
         return json_take_string(j, &m->value);
+    /* A number or a word is one stretch. Of an array or object only strings are looked into, because
+     * a bracket in one does not count. */
     char *from = j->at;
     j->at += slice_span((struct slice){from, (size_t)(j->end - from)}, "+-.");
     for (bool inside = j->at == from; inside; inside = depth > 0) {
@@ -2633,6 +2636,7 @@ static bool token_date(struct member m, int64_t *ms)
     bool capital = m.value.len > 0 && memchr(m.value.at, 'E', m.value.len);
     struct slice exponent = m.value, fraction = slice_cut(&exponent, capital ? 'E' : 'e');
     struct slice whole = slice_cut(&fraction, '.');
+    /* 17.5e8: whole is 17, fraction 5, exponent 8 */
     bool negative = whole.len > 0 && whole.at[0] == '-';
     bool down = exponent.len > 0 && exponent.at[0] == '-';
     uint64_t shift = 0;
@@ -2646,7 +2650,8 @@ static bool token_date(struct member m, int64_t *ms)
         return false;
     if (exponent.at && !text_number(exponent, EXPONENT_MAX, &shift))
         shift = EXPONENT_MAX;
-    /* digits before the point once it has moved; zeros stand beyond the last one written */
+    /* How many digits stand before the point, once it has moved by the exponent and by the three
+     * places from seconds to milliseconds. Zeros stand beyond the last digit written. */
     int64_t places = (int64_t)whole.len + 3 + (down ? -(int64_t)shift : (int64_t)shift);
     *ms = 0;
     for (size_t i = 0; (int64_t)i < places && *ms < INT64_MAX; i++) {
@@ -2720,6 +2725,7 @@ static int token_read(const struct sse_config *config, char *at, size_t len, int
     *why = "the token is not a JSON Web Token that is signed with HS256 and this server's secret";
     if (!signature.at || memchr(signature.at, '.', signature.len))
         return SSE_EINVAL;
+    /* The header and the claims are signed as they are written, so they are decoded afterwards. */
     char *claims_at = at + header.len + 1, *mac_at = claims_at + claims.len + 1;
     if (!hmac_sha256(secret, (struct slice){at, header.len + 1 + claims.len}, mac))
         return SSE_ENOMEM;
@@ -5603,6 +5609,7 @@ struct part {
     const char *name, *json;
 };
 
+/* A parameter, and where it stands: in the path, the query or a field. */
 #define PARAMETER(name, place, description, schema)                                                \
     name, "{`name`:`" name "`,`in`:" place ",`description`:`" description "`,`schema`:{" schema "}}"
 
@@ -5621,6 +5628,7 @@ static const struct part PARAMETERS[] = {
                JSON_TEXT ",`maxLength`:64,`default`:`message`")},
 };
 
+/* What a route answers when all goes well: of some media type, or a JSON object. */
 #define CONTENT(name, status, description, media, schema)                                          \
     name, "`" status "`:{`description`:`" description "`,`content`:{`" media                       \
           "`:{`schema`:{" schema "}}}},"
@@ -6171,12 +6179,12 @@ enum option_kind {
 };
 
 struct config_option {
-    char letter; /* 0 for none */
-    const char *name, *takes, *help;
+    char letter;                     /* 0 for none */
+    const char *name, *takes, *help; /* `takes` is NULL for a switch */
     enum option_kind kind;
     size_t offset; /* in struct sse_config: of an unsigned, a const char * or a bool, by kind */
-    unsigned min, max, preset;
-    const char *other;
+    unsigned min, max, preset; /* of an OPTION_NUMBER */
+    const char *other;         /* of an OPTION_WORD */
 };
 
 #define AT(field)                             .offset = offsetof(struct sse_config, field)
@@ -7458,6 +7466,8 @@ static void parse_arguments(struct sse_config *config, char **words)
         bool is_long = strncmp(word, "--", 2) == 0;
         if (word[0] != '-' || !word[is_long ? 2 : 1])
             die(2, "'%s' is not an option; sse --help lists them", word);
+        /* A long word holds one option, a short one as many switches as it has letters, the last of
+         * which may take the rest of the word, or the next word, as its value. */
         for (const char *at = word + (is_long ? 2 : 1); *at;) {
             struct slice value = {at[1] ? at + 1 : NULL, 0}, name = {at, 1};
             const struct config_option *o = OPTIONS, *end = OPTIONS + OPTION_COUNT;
@@ -7578,6 +7588,7 @@ int main(int argc, char **argv)
     if (config.cert_file || sigaction(SIGHUP, NULL, &before) != 0 || before.sa_handler != SIG_IGN)
         sigaction(SIGHUP, &handle, NULL); /* else nohup has started the program */
     sigaction(SIGPIPE, &ignore, NULL);    /* a log that nobody reads must not end the program */
+    /* The ready line: whoever reads it may connect. An IPv6 address stands in brackets in a URL. */
     bool v6 = strchr(config.bind_address, ':') != NULL;
     printf("listening on %s://%s%s%s:%u\n", config.cert_file ? "https" : "http", v6 ? "[" : "",
            config.bind_address, v6 ? "]" : "", sse_port(the_server));
