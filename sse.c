@@ -1385,13 +1385,10 @@ static int tls_choose_protocol(SSL *ssl, const unsigned char **out, unsigned cha
                                const unsigned char *offers, unsigned offers_len, void *arg)
 {
     static const unsigned char ours[] = "\x08http/1.1\x08http/1.0";
-    unsigned char *chosen;
     (void)ssl, (void)arg;
-    if (SSL_select_next_proto(&chosen, out_len, ours, sizeof ours - 1, offers, offers_len) !=
-        OPENSSL_NPN_NEGOTIATED)
-        return SSL_TLSEXT_ERR_ALERT_FATAL;
-    *out = chosen;
-    return SSL_TLSEXT_ERR_OK;
+    int found = SSL_select_next_proto((unsigned char **)out, out_len, ours, sizeof ours - 1, offers,
+                                      offers_len);
+    return found == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
 /* Before all else of OpenSSL's. Threads may still run when the program exits: nothing is to be
@@ -1598,10 +1595,8 @@ static void tls_tidy(void)
 /* HMAC with SHA-256 (RFC 2104). False without memory. */
 static bool hmac_sha256(struct slice key, struct slice message, unsigned char mac[32])
 {
-    unsigned len = 0;
-    return HMAC(EVP_sha256(), key.at, (int)key.len, (const unsigned char *)message.at, message.len,
-                mac, &len) != NULL &&
-           len == 32;
+    const unsigned char *bytes = (const unsigned char *)message.at;
+    return HMAC(EVP_sha256(), key.at, (int)key.len, bytes, message.len, mac, NULL) != NULL;
 }
 
 /* Compares in a time that does not depend on where they differ. */
@@ -2354,9 +2349,8 @@ static bool origin_parse(struct slice s, struct origin *o)
         return false;
     o->scheme = slice_cut(&rest, ':');
     if (o->scheme.len == 0 || char_lower(o->scheme.at[0]) < 'a' ||
-        char_lower(o->scheme.at[0]) > 'z' || rest.len < 3 || memcmp(rest.at, "//", 2) != 0)
-        return false;
-    if (slice_span(o->scheme, "+-.") < o->scheme.len ||
+        char_lower(o->scheme.at[0]) > 'z' || slice_span(o->scheme, "+-.") < o->scheme.len ||
+        rest.len < 3 || memcmp(rest.at, "//", 2) != 0 ||
         !host_split((struct slice){rest.at + 2, rest.len - 2}, o))
         return false;
     if (o->port == 0)
@@ -6275,11 +6269,10 @@ static bool config_is_valid(struct sse_config *config)
     for (size_t i = 0; i < config->cors_count; i++)
         if (!config->cors || !config->cors[i] || !origin_is_valid(config->cors[i]))
             return false;
-    if (config->auth_secret && (config->auth_secret_len < SSE_SECRET_BYTES_MIN ||
-                                config->auth_secret_len > SSE_SECRET_BYTES))
-        return false;
+    bool is_long = config->auth_secret_len >= SSE_SECRET_BYTES_MIN;
     return !config->cert_file == !config->key_file &&
-           !config->auth_secret == !config->auth_secret_len &&
+           (config->auth_secret ? is_long : !config->auth_secret_len) &&
+           config->auth_secret_len <= SSE_SECRET_BYTES &&
            config->stack_bytes >= SSE_STACK_BYTES_MIN && config->bind_address &&
            address_is_valid(config->bind_address);
 }
