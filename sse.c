@@ -1029,7 +1029,7 @@ static void json_string(struct text *t, const char *utf8, size_t len)
 static int hex_digit(char c)
 {
     static const char digits[] = "0123456789abcdef";
-    const char *at = memchr(digits, char_lower(c), 16);
+    const char *at = c ? strchr(digits, char_lower(c)) : NULL;
     return at ? (int)(at - digits) : -1;
 }
 
@@ -1174,28 +1174,20 @@ static bool cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t dead
 #endif
 }
 
-#if defined(__GLIBC__)
-#if defined(__USE_MISC) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 25)
-#define HAS_GETENTROPY
-#endif
-#elif defined(__linux__) || defined(__APPLE__) || defined(__FreeBSD__) || defined(__OpenBSD__)
-#define HAS_GETENTROPY
-#endif
-
-/* Fills it with random bytes, at most 256. Asking the kernel takes no file, so it works in an empty
- * root directory as well. False with errno set. */
+/* Fills `to` with at most 256 random bytes. False with errno set. Where getentropy() is declared, it
+ * comes first, because it takes no file and works in an empty root directory as well. */
 static bool random_fill(void *to, size_t len)
 {
-#ifdef HAS_GETENTROPY
+#if defined(__APPLE__) || defined(__FreeBSD__) || defined(__OpenBSD__) ||                          \
+    (defined(__linux__) && !defined(__GLIBC__)) ||                                                 \
+    (defined(__USE_MISC) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 25))
     if (getentropy(to, len) == 0)
         return true;
 #endif
     int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
     bool filled = fd >= 0 && read(fd, to, len) == (ssize_t)len;
-    int error = errno;
     if (fd >= 0)
         close(fd);
-    errno = error;
     return filled;
 }
 
@@ -1203,36 +1195,28 @@ static bool random_fill(void *to, size_t len)
 static void memory_release(void *at, size_t len)
 {
 #ifdef __linux__
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE),
-              from = ((uintptr_t)at + page - 1) & ~(page - 1);
-    uintptr_t to = ((uintptr_t)at + len) & ~(page - 1);
-    if (from < to)
-        madvise((char *)at + (from - (uintptr_t)at), to - from, MADV_DONTNEED);
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), skipped = -(uintptr_t)at & (page - 1);
+    if (skipped + page <= len)
+        madvise((char *)at + skipped, (len - skipped) & ~(page - 1), MADV_DONTNEED);
 #else
     (void)at, (void)len;
 #endif
 }
 
-/* What every connection is set to; the listener, too: on Linux connections inherit it. */
+/* Sets what the server wants of the listener, which connections inherit on Linux, and elsewhere of
+ * each connection. Where the platform can, the listener hands a connection over only when its client
+ * has said something, or after a second: most need not wait in the loop. */
 static void transport_prepare(int fd)
 {
-    struct timeval moment = {.tv_usec = SSE_MOMENT_MS * 1000};
+    struct timeval moment = {.tv_usec = SSE_MOMENT_MS * 1000L};
     int on = 1;
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &moment, sizeof moment);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 #ifdef SO_NOSIGPIPE
     setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
 #endif
-}
-
-/* What a listener is set to besides: where the platform can, a connection is handed over only when
- * its client has said something, or after a second: most need not wait in the loop. */
-static void transport_prepare_listener(int fd)
-{
-    transport_prepare(fd);
-#ifdef TCP_DEFER_ACCEPT
-    int timeout_s = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &timeout_s, sizeof timeout_s);
+#ifdef TCP_DEFER_ACCEPT /* in seconds */
+    setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &on, sizeof on);
 #endif
 }
 
@@ -1289,18 +1273,15 @@ static bool transport_is_silent(int fd, unsigned ms)
 
 enum { IO_LATER = -1 }; /* nothing can be moved now */
 
-/* Returns the bytes read, 0 when the peer has closed or the connection failed, or IO_LATER. */
+/* Reads. Returns the bytes read, 0 when the peer has closed or the connection failed, or IO_LATER. */
 static ssize_t socket_read(int fd, void *to, size_t len, int flags)
 {
-    for (;;) {
-        ssize_t n = recv(fd, to, len, flags);
-        if (n >= 0)
-            return n;
-        if (errno == EAGAIN || errno == EWOULDBLOCK)
-            return IO_LATER;
-        if (errno != EINTR)
-            return 0;
-    }
+    ssize_t n;
+    do
+        n = recv(fd, to, len, flags);
+    while (n < 0 && errno == EINTR);
+    bool later = n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+    return later ? IO_LATER : n < 0 ? 0 : n;
 }
 
 /* Writes what fits without waiting. Returns the bytes written, 0 when the connection failed, or
@@ -1308,19 +1289,17 @@ static ssize_t socket_read(int fd, void *to, size_t len, int flags)
 static ssize_t socket_write(int fd, struct iovec *parts, int count)
 {
     struct msghdr message = {.msg_iov = parts};
+    ssize_t n;
+
     for (int i = 0; i < count; i++)
         message.msg_iovlen++; /* its type differs between C libraries */
-    for (;;) {
-        ssize_t n = count == 1 /* the same, and quicker */
-                        ? send(fd, parts->iov_base, parts->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
-                        : sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (n >= 0)
-            return n;
-        if (errno == EAGAIN || errno == EWOULDBLOCK)
-            return IO_LATER;
-        if (errno != EINTR)
-            return 0;
-    }
+    do
+        n = count == 1 /* the same, and quicker */
+                ? send(fd, parts->iov_base, parts->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
+                : sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    bool later = n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+    return later ? IO_LATER : n < 0 ? 0 : n;
 }
 
 #ifdef SSE_TLS
@@ -1341,8 +1320,8 @@ enum {
     TLS_CONN_BYTES = 131072      /* and a connection's share: 14 KiB at rest, 90 in its handshake */
 };
 
-/* OpenSSL reads and writes through these two, which never wait. The first hands over no more than
- * the transport's allowance: so a client can make OpenSSL hold little, and keep it busy briefly. */
+/* Reads for OpenSSL, without waiting, and no more than the transport's allowance: so a client can
+ * make OpenSSL hold little, and keep it busy briefly. */
 static int tls_bio_read(BIO *bio, char *to, int len)
 {
     struct transport *t = BIO_get_data(bio);
@@ -1357,6 +1336,7 @@ static int tls_bio_read(BIO *bio, char *to, int len)
     return (int)n;
 }
 
+/* Writes for OpenSSL, without waiting. */
 static int tls_bio_write(BIO *bio, const char *bytes, int len)
 {
     struct transport *t = BIO_get_data(bio);
@@ -1369,15 +1349,15 @@ static int tls_bio_write(BIO *bio, const char *bytes, int len)
     return (int)n;
 }
 
+/* Answers what else OpenSSL asks. FLUSH succeeds, because nothing is kept here. EOF is asked only
+ * after a read that failed for good, and then it is the end. */
 static long tls_bio_control(BIO *bio, int command, long number, void *pointer)
 {
     (void)bio, (void)number, (void)pointer;
-    /* FLUSH: nothing is kept here, so it succeeds. EOF: asked only after a read that failed for
-     * good, and then it is the end. */
     return command == BIO_CTRL_FLUSH || command == BIO_CTRL_EOF;
 }
 
-/* The two as OpenSSL wants them: made once for the process, and kept. NULL without memory. */
+/* Returns these three as OpenSSL wants them, made once for the process. NULL without memory. */
 static BIO_METHOD *tls_bio_method(void)
 {
     static _Atomic(BIO_METHOD *) kept;
@@ -1386,15 +1366,12 @@ static BIO_METHOD *tls_bio_method(void)
     if (method)
         return method;
     method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "sse transport");
-    if (!method || !BIO_meth_set_read(method, tls_bio_read) ||
-        !BIO_meth_set_write(method, tls_bio_write) || !BIO_meth_set_ctrl(method, tls_bio_control)) {
-        BIO_meth_free(method);
-        return NULL;
-    }
-    if (atomic_compare_exchange_strong(&kept, &before, method))
+    if (method && BIO_meth_set_read(method, tls_bio_read) &&
+        BIO_meth_set_write(method, tls_bio_write) && BIO_meth_set_ctrl(method, tls_bio_control) &&
+        atomic_compare_exchange_strong(&kept, &before, method))
         return method;
-    BIO_meth_free(method); /* another server was quicker */
-    return before;
+    BIO_meth_free(method);
+    return before; /* of another server that was quicker, if there is one */
 }
 
 /* ALPN (RFC 7301): HTTP/1.1, or else 1.0; a client that speaks only others is told so. */
@@ -1402,48 +1379,10 @@ static int tls_choose_protocol(SSL *ssl, const unsigned char **out, unsigned cha
                                const unsigned char *offers, unsigned offers_len, void *arg)
 {
     static const unsigned char ours[] = "\x08http/1.1\x08http/1.0";
-    unsigned char *chosen;
     (void)ssl, (void)arg;
-    if (SSL_select_next_proto(&chosen, out_len, ours, sizeof ours - 1, offers, offers_len) !=
-        OPENSSL_NPN_NEGOTIATED)
-        return SSL_TLSEXT_ERR_ALERT_FATAL;
-    *out = chosen;
-    return SSL_TLSEXT_ERR_OK;
-}
-
-/* A key that is encrypted is not asked for at the terminal: it is refused. */
-static int tls_no_password(char *password, int size, int writes, void *arg)
-{
-    (void)password, (void)size, (void)writes, (void)arg;
-    return -1;
-}
-
-/* TLS 1.2 and 1.3, ephemeral keys and authenticated ciphers only; no renegotiation, no sessions
- * kept here (clients keep their tickets). */
-static SSL_CTX *tls_new_context(void)
-{
-    SSL_CTX *context = SSL_CTX_new(TLS_server_method());
-
-    if (!context)
-        return NULL;
-    /* A client that closes without close_notify has closed, too: every HTTP message says its
-     * length, so nothing can be cut off unnoticed. */
-    SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE |
-                                     SSL_OP_PRIORITIZE_CHACHA | SSL_OP_NO_COMPRESSION |
-                                     SSL_OP_IGNORE_UNEXPECTED_EOF);
-    SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
-                                  SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_alpn_select_cb(context, tls_choose_protocol, NULL);
-    SSL_CTX_set_default_passwd_cb(context, tls_no_password);
-    /* These three groups are quick. Some that OpenSSL allows by default cost 100 ms of processor
-     * time for each client that asks. */
-    if (SSL_CTX_set1_groups_list(context, "X25519:P-256:P-384") == 1 &&
-        SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) == 1 &&
-        SSL_CTX_set_cipher_list(context, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1)
-        return context;
-    SSL_CTX_free(context);
-    return NULL;
+    int found = SSL_select_next_proto((unsigned char **)out, out_len, ours, sizeof ours - 1, offers,
+                                      offers_len);
+    return found == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
 /* Before all else of OpenSSL's. Threads may still run when the program exits: nothing is to be
@@ -1478,69 +1417,81 @@ static bool tls_works(SSL_CTX *context)
     return done;
 }
 
-/* Loads a certificate chain and its key into a new context, the caller's. SSE_OK, SSE_ENOMEM,
- * SSE_ECERT or SSE_EKEY; errno is then that of the file, or 0 if it is the content that is
- * wrong. */
+/* Makes a context, the caller's, with this certificate chain and its key: TLS 1.2 and 1.3, ephemeral
+ * keys and authenticated ciphers only; no renegotiation, no sessions kept here (clients keep their
+ * tickets). SSE_OK, SSE_ENOMEM, SSE_ECERT or SSE_EKEY; errno is then that of the file, or 0 if its
+ * content is wrong. */
 static int tls_load(const char *cert_file, const char *key_file, struct ssl_ctx_st **out)
 {
-    SSL_CTX *context = tls_bio_method() ? tls_new_context() : NULL;
+    SSL_CTX *context = tls_bio_method() ? SSL_CTX_new(TLS_server_method()) : NULL;
     int code = SSE_OK;
 
+    *out = NULL;
+    if (!context)
+        return SSE_ENOMEM;
+    /* A client that closes without close_notify has closed, too: every HTTP message says its
+     * length, so nothing can be cut off unnoticed. */
+    SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE |
+                                     SSL_OP_PRIORITIZE_CHACHA | SSL_OP_NO_COMPRESSION |
+                                     SSL_OP_IGNORE_UNEXPECTED_EOF);
+    SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
+                                  SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_alpn_select_cb(context, tls_choose_protocol, NULL);
+    /* The password of an encrypted key is not asked for at the terminal: the key is rejected. */
+    SSL_CTX_set_default_passwd_cb_userdata(context, "");
     ERR_clear_error();
     errno = 0;
-    if (!context)
+    /* These three groups are quick. Some that OpenSSL allows by default cost 100 ms of processor
+     * time for each client that asks. */
+    if (SSL_CTX_set1_groups_list(context, "X25519:P-256:P-384") != 1 ||
+        SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) != 1 ||
+        SSL_CTX_set_cipher_list(context, "ECDHE+AESGCM:ECDHE+CHACHA20") != 1)
         code = SSE_ENOMEM;
     else if (SSL_CTX_use_certificate_chain_file(context, cert_file) != 1)
         code = SSE_ECERT;
     else if (SSL_CTX_use_PrivateKey_file(context, key_file, SSL_FILETYPE_PEM) != 1 ||
              SSL_CTX_check_private_key(context) != 1)
         code = SSE_EKEY;
-    if (code == SSE_OK && !tls_works(context))
+    else if (!tls_works(context))
         code = SSE_ECERT;
     unsigned long error = ERR_peek_error();
     errno = ERR_SYSTEM_ERROR(error) ? ERR_GET_REASON(error) : 0;
-    if (code != SSE_OK && ERR_GET_REASON(error) == ERR_R_MALLOC_FAILURE)
-        code = SSE_ENOMEM;
-    if (code != SSE_OK) {
+    if (code == SSE_OK)
+        *out = context;
+    else
         SSL_CTX_free(context);
-        context = NULL;
-    }
-    *out = context;
-    return code;
+    return code != SSE_OK && ERR_GET_REASON(error) == ERR_R_MALLOC_FAILURE ? SSE_ENOMEM : code;
 }
 
+/* Gives back one share of a context, or NULL. */
 static void tls_free(struct ssl_ctx_st *context)
 {
     SSL_CTX_free(context);
 }
 
+/* Returns the context with one more share, for tls_free(), or NULL. */
 static struct ssl_ctx_st *tls_share(struct ssl_ctx_st *context)
 {
     return context && SSL_CTX_up_ref(context) == 1 ? context : NULL;
 }
 
-/* Puts TLS over the socket: next comes the handshake. False without memory. */
-static bool tls_start(struct transport *t, struct ssl_ctx_st *context)
-{
-    SSL *ssl = SSL_new(context);
-    BIO *bio = ssl ? BIO_new(tls_bio_method()) : NULL;
+enum tls_call { TLS_HANDSHAKE, TLS_READ, TLS_WRITE };
 
-    if (!bio) {
-        SSL_free(ssl);
-        return false;
-    }
-    BIO_set_data(bio, t);
-    BIO_set_init(bio, 1);
-    SSL_set_bio(ssl, bio, bio);
-    SSL_set_accept_state(ssl);
-    t->tls = ssl;
-    t->allowance = SSE_HANDSHAKE_BYTES;
-    return true;
-}
-
-/* What a call means that did not succeed: IO_LATER, or 0 for the end. */
-static ssize_t tls_result(struct transport *t, int returned)
+/* Calls OpenSSL. Returns the bytes moved, 1 for a handshake that is done, 0 when the peer has closed
+ * or the connection failed, or IO_LATER. Never waits. */
+static ssize_t tls_call(struct transport *t, enum tls_call call, void *bytes, size_t len)
 {
+    size_t n = 1;
+
+    if (t->failed)
+        return 0;
+    ERR_clear_error();
+    int returned = call == TLS_READ    ? SSL_read_ex(t->tls, bytes, len, &n)
+                   : call == TLS_WRITE ? SSL_write_ex(t->tls, bytes, len, &n)
+                                       : SSL_accept(t->tls);
+    if (returned == 1)
+        return (ssize_t)n;
     int error = SSL_get_error(t->tls, returned);
     if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE)
         return IO_LATER;
@@ -1548,77 +1499,80 @@ static ssize_t tls_result(struct transport *t, int returned)
     return 0;
 }
 
-/* Goes on with the handshake as far as it can without waiting. 1 when it is done, 0 if it failed,
- * or IO_LATER. */
-static ssize_t tls_handshake(struct transport *t)
+/* Puts TLS over the socket at the first call, and goes on with the handshake as far as it can without
+ * waiting. 1 when it is done, 0 if it failed, or IO_LATER. */
+static ssize_t tls_handshake(struct transport *t, struct ssl_ctx_st *context)
 {
-    if (t->failed)
-        return 0;
-    ERR_clear_error();
-    int returned = SSL_accept(t->tls);
-    ssize_t result = returned == 1 ? 1 : tls_result(t, returned);
+    if (!t->tls) {
+        BIO *bio = BIO_new(tls_bio_method());
+        t->tls = bio ? SSL_new(context) : NULL;
+        if (!t->tls) {
+            BIO_free(bio);
+            return 0;
+        }
+        BIO_set_data(bio, t);
+        BIO_set_init(bio, 1);
+        SSL_set_bio(t->tls, bio, bio);
+        SSL_set_accept_state(t->tls);
+        t->allowance = SSE_HANDSHAKE_BYTES;
+    }
+    ssize_t result = tls_call(t, TLS_HANDSHAKE, NULL, 0);
     if (result == IO_LATER && SSL_want_read(t->tls) && t->allowance == 0)
         return 0; /* no client has that much to say */
     return result;
 }
 
-/* Must something be written before the last call can go on? Reading may need that, too. */
-static bool tls_wants_to_write(const struct transport *t)
-{
-    return SSL_want_write(t->tls);
-}
-
 /* Is there input that poll() cannot see, since it is decrypted already? */
 static bool tls_has_input(const struct transport *t)
 {
-    return SSL_pending(t->tls) > 0;
+    return t->tls && SSL_pending(t->tls) > 0;
 }
 
+/* Can TLS not read on because its own answer does not fit the socket? */
+static bool transport_is_stuck(const struct transport *t)
+{
+    return t->tls && SSL_want_write(t->tls);
+}
+
+/* Reads and decrypts, as tls_call() says. */
 static ssize_t tls_read(struct transport *t, void *to, size_t len)
 {
-    size_t n;
-    if (t->failed)
-        return 0;
-    ERR_clear_error();
     t->allowance = SSE_RECORD_BYTES;
-    int returned = SSL_read_ex(t->tls, to, len, &n);
-    return returned == 1 ? (ssize_t)n : tls_result(t, returned);
+    return tls_call(t, TLS_READ, to, len);
 }
 
-/* A record that is encrypted but did not fit the socket stays with OpenSSL, and does not count as
- * written. The next call must begin with the same bytes, as every caller's does: they go on from
- * what was counted. */
+/* Encrypts and writes what fits, like socket_write(). A record that is encrypted but did not fit the
+ * socket stays with OpenSSL, and does not count as written. The next call must begin with the same
+ * bytes, as every caller's does: they go on from what was counted. */
 static ssize_t tls_write(struct transport *t, struct iovec *parts, int count)
 {
     size_t total = 0;
 
-    if (t->failed)
-        return 0;
-    ERR_clear_error();
-    for (int i = 0; i < count; i++) {
-        const char *at = parts[i].iov_base;
-        for (size_t left = parts[i].iov_len, n; left > 0; left -= n, at += n, total += n) {
-            int returned = SSL_write_ex(t->tls, at, left, &n);
-            if (returned != 1) {
-                ssize_t result = tls_result(t, returned);
-                return total > 0 ? (ssize_t)total : result;
-            }
+    for (int i = 0; i < count; i++)
+        for (size_t done = 0; done < parts[i].iov_len;) {
+            char *at = (char *)parts[i].iov_base + done;
+            ssize_t n = tls_call(t, TLS_WRITE, at, parts[i].iov_len - done);
+            if (n <= 0)
+                return total > 0 ? (ssize_t)total : n;
+            done += (size_t)n;
+            total += (size_t)n;
         }
-    }
     return (ssize_t)total;
 }
 
-/* Says that nothing more will come (close_notify), unless the connection failed. */
+/* Says that nothing more will come (close_notify), if there is TLS and it has not failed. */
 static void tls_say_end(struct transport *t)
 {
     ERR_clear_error();
-    if (!t->failed && SSL_is_init_finished(t->tls) &&
+    if (t->tls && !t->failed && SSL_is_init_finished(t->tls) &&
         !(SSL_get_shutdown(t->tls) & SSL_SENT_SHUTDOWN))
         SSL_shutdown(t->tls);
 }
 
-static void tls_end(struct transport *t)
+/* Ends TLS, if there is any; the socket stays open. */
+static void transport_end(struct transport *t)
 {
+    tls_say_end(t);
     SSL_free(t->tls);
     t->tls = NULL;
     t->failed = false;
@@ -1635,10 +1589,8 @@ static void tls_tidy(void)
 /* HMAC with SHA-256 (RFC 2104). False without memory. */
 static bool hmac_sha256(struct slice key, struct slice message, unsigned char mac[32])
 {
-    unsigned len = 0;
-    return HMAC(EVP_sha256(), key.at, (int)key.len, (const unsigned char *)message.at, message.len,
-                mac, &len) != NULL &&
-           len == 32;
+    const unsigned char *bytes = (const unsigned char *)message.at;
+    return HMAC(EVP_sha256(), key.at, (int)key.len, bytes, message.len, mac, NULL) != NULL;
 }
 
 /* Compares in a time that does not depend on where they differ. */
@@ -1647,34 +1599,28 @@ static bool mac_is(const unsigned char mac[32], const char *other)
     return CRYPTO_memcmp(mac, other, 32) == 0;
 }
 
-#else /* without OpenSSL: sse_create() refuses what would need it, and none of this is reached */
+#else /* without OpenSSL: sse_create() rejects what would need it, and none of this is reached */
 
 enum { TLS_IS_BUILT = 0, TLS_PROGRAM_BYTES = 0, TLS_CONN_BYTES = 0 };
 
 /* clang-format off */
-#define UNUSED(what) (void)(what)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter" /* NOLINTBEGIN(misc-unused-parameters) */
 static void tls_init(void) {}
-static int tls_load(const char *cert, const char *key, struct ssl_ctx_st **out)
-    { UNUSED(cert), UNUSED(key), UNUSED(out); return SSE_ENOTLS; }
-static void tls_free(struct ssl_ctx_st *context) { UNUSED(context); }
+static int tls_load(const char *cert, const char *key, struct ssl_ctx_st **out) { return SSE_ENOTLS; }
+static void tls_free(struct ssl_ctx_st *context) {}
 static struct ssl_ctx_st *tls_share(struct ssl_ctx_st *context) { return context; }
-static bool tls_start(struct transport *t, struct ssl_ctx_st *context)
-    { UNUSED(t), UNUSED(context); return false; }
-static ssize_t tls_handshake(struct transport *t) { UNUSED(t); return 0; }
-static bool tls_wants_to_write(const struct transport *t) { UNUSED(t); return false; }
-static bool tls_has_input(const struct transport *t) { UNUSED(t); return false; }
-static ssize_t tls_read(struct transport *t, void *to, size_t len)
-    { UNUSED(t), UNUSED(to), UNUSED(len); return 0; }
-static ssize_t tls_write(struct transport *t, struct iovec *parts, int count)
-    { UNUSED(t), UNUSED(parts), UNUSED(count); return 0; }
-static void tls_say_end(struct transport *t) { UNUSED(t); }
-static void tls_end(struct transport *t) { UNUSED(t); }
+static ssize_t tls_handshake(struct transport *t, struct ssl_ctx_st *context) { return 0; }
+static bool tls_has_input(const struct transport *t) { return false; }
+static bool transport_is_stuck(const struct transport *t) { return false; }
+static ssize_t tls_read(struct transport *t, void *to, size_t len) { return 0; }
+static ssize_t tls_write(struct transport *t, struct iovec *parts, int count) { return 0; }
+static void tls_say_end(struct transport *t) {}
+static void transport_end(struct transport *t) {}
 static void tls_tidy(void) {}
-static bool hmac_sha256(struct slice key, struct slice message, unsigned char mac[32])
-    { UNUSED(key), UNUSED(message), UNUSED(mac); return false; }
-static bool mac_is(const unsigned char mac[32], const char *other)
-    { UNUSED(mac), UNUSED(other); return false; }
-#undef UNUSED
+static bool hmac_sha256(struct slice key, struct slice message, unsigned char *mac) { return false; }
+static bool mac_is(const unsigned char *mac, const char *other) { return false; }
+#pragma GCC diagnostic pop /* NOLINTEND(misc-unused-parameters) */
 /* clang-format on */
 
 #endif
@@ -1684,21 +1630,18 @@ static bool mac_is(const unsigned char mac[32], const char *other)
  * for. */
 static bool transport_wait(struct transport *t, short events, int64_t deadline_ms)
 {
-    struct pollfd p = {.fd = t->fd, .events = events};
-    if (t->tls && (events & POLLIN) && tls_has_input(t))
+    bool reads = events & POLLIN, writes = reads && transport_is_stuck(t);
+    struct pollfd p = {.fd = t->fd, .events = writes ? POLLOUT | POLLRDHUP : events};
+    int n;
+
+    if (reads && tls_has_input(t))
         return true;
-    bool writes = t->tls && (events & POLLIN) && tls_wants_to_write(t);
-    if (writes)
-        p.events = (short)(POLLOUT | POLLRDHUP);
-    for (;;) {
+    do {
         int64_t left = deadline_ms - now_ms();
-        int n = left > 0 ? poll(&p, 1, (int)left) : 0;
-        t->failed |= n > 0 && writes && (p.revents & ~POLLOUT);
-        if (n > 0)
-            return true;
-        if (n == 0 || errno != EINTR)
-            return false;
-    }
+        n = left > 0 ? poll(&p, 1, (int)left) : 0;
+    } while (n < 0 && errno == EINTR);
+    t->failed |= n > 0 && writes && (p.revents & ~POLLOUT);
+    return n > 0;
 }
 
 /* Reads at most len bytes, after waiting for them for SSE_MOMENT_MS if that is asked for. Returns
@@ -1712,12 +1655,6 @@ static ssize_t transport_read(struct transport *t, void *to, size_t len, bool wa
     if (n == IO_LATER && waits && transport_wait(t, POLLIN, now_ms() + SSE_MOMENT_MS))
         n = tls_read(t, to, len);
     return n;
-}
-
-/* Can TLS not read on because its own answer does not fit the socket? */
-static bool transport_is_stuck(const struct transport *t)
-{
-    return t->tls && tls_wants_to_write(t);
 }
 
 /* Sets how many bytes must have come for the poller to tell of them; of the end it tells anyway. */
@@ -1737,15 +1674,12 @@ static ssize_t transport_write(struct transport *t, struct iovec *parts, int cou
 static bool transport_write_all(struct transport *t, const char *bytes, size_t len,
                                 int64_t deadline_ms)
 {
-    while (len > 0) {
-        struct iovec part = {.iov_base = (void *)bytes, .iov_len = len};
+    for (size_t done = 0; done < len;) {
+        struct iovec part = {(void *)(bytes + done), len - done};
         ssize_t n = transport_write(t, &part, 1);
         if (n == 0 || (n == IO_LATER && !transport_wait(t, POLLOUT, deadline_ms)))
             return false;
-        if (n > 0) {
-            bytes += n;
-            len -= (size_t)n;
-        }
+        done += n > 0 ? (size_t)n : 0;
     }
     return true;
 }
@@ -1754,8 +1688,7 @@ static bool transport_write_all(struct transport *t, const char *bytes, size_t l
  * the connection, and could take our last answer with it. False if the connection has failed. */
 static bool transport_half_close(struct transport *t)
 {
-    if (t->tls)
-        tls_say_end(t);
+    tls_say_end(t);
     return shutdown(t->fd, SHUT_WR) == 0;
 }
 
@@ -1790,12 +1723,10 @@ static bool transport_hears_plain(const struct transport *t)
 /* Sets up TLS over a socket that has none of it yet. False if that failed, or took too long. */
 static bool transport_secure(struct transport *t, struct ssl_ctx_st *context, int64_t deadline_ms)
 {
-    ssize_t n = tls_start(t, context) ? IO_LATER : 0;
-    while (n == IO_LATER) {
-        n = tls_handshake(t);
-        if (n == IO_LATER && (now_ms() >= deadline_ms || !transport_wait(t, POLLIN, deadline_ms)))
+    ssize_t n;
+    while ((n = tls_handshake(t, context)) == IO_LATER)
+        if (now_ms() >= deadline_ms || !transport_wait(t, POLLIN, deadline_ms))
             return false;
-    }
     return n > 0;
 }
 
@@ -1806,15 +1737,6 @@ static void transport_abort(struct transport *t)
     struct linger at_once = {.l_onoff = 1};
     setsockopt(t->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     t->failed = true; /* TLS says nothing more either */
-}
-
-/* Ends TLS, if there is any; the socket stays open. */
-static void transport_end(struct transport *t)
-{
-    if (!t->tls)
-        return;
-    tls_say_end(t);
-    tls_end(t);
 }
 
 /* ---- Poller: which of many sockets are ready ----
@@ -1844,6 +1766,7 @@ static void poller_wake(struct poller *p)
 
 #ifdef HAS_EPOLL
 
+/* Asks for the events with EPOLL_CTL_ADD or EPOLL_CTL_MOD. */
 static bool poller_ask(struct poller *p, int operation, uint32_t slot, int fd, unsigned events)
 {
     struct epoll_event e = {.events = EPOLLONESHOT, .data.u32 = slot};
@@ -1887,7 +1810,7 @@ static int poller_wait(struct poller *p, struct poller_event *out, int max, int 
     return n;
 }
 
-#else
+#else /* the same with poll(), whose loop keeps a list of the sockets */
 
 static bool poller_change(struct poller *p, uint32_t slot, int fd, unsigned events)
 {
@@ -1909,10 +1832,7 @@ static bool poller_add(struct poller *p, uint32_t slot, int fd, unsigned events)
 
 static void poller_remove(struct poller *p, uint32_t slot)
 {
-    pthread_mutex_lock(&p->lock);
-    if (slot < p->count)
-        p->wanted[slot].fd = -1;
-    pthread_mutex_unlock(&p->lock);
+    poller_change(p, slot, -1, 0);
 }
 
 static int poller_wait(struct poller *p, struct poller_event *out, int max, int timeout_ms)
@@ -1966,6 +1886,7 @@ static bool poller_init(struct poller *p, uint32_t slots)
     return poller_add(p, POLLER_WAKEUP, p->wakeup[0], READABLE);
 }
 
+/* Frees what poller_init() has reserved, be it only a part. */
 static void poller_free(struct poller *p)
 {
     for (int i = 0; i < 2; i++)
@@ -2069,39 +1990,32 @@ static bool host_is_address(struct slice s, int family)
 }
 
 /* Splits host[:port] (RFC 3986 section 3.2.2), and returns false if it is none. The port is 0 where
- * none is given. */
-static bool host_split(struct slice s, struct slice *host, unsigned *port)
+ * none is given. The scheme is left alone. */
+static bool host_split(struct slice s, struct origin *o)
 {
-    uint64_t number = 0;
-    struct slice digits = s;
+    uint64_t port = 0;
+    struct slice host, digits = s;
 
     if (s.len && s.at[0] == '[') {
-        *host = slice_cut(&digits, ']');
-        if (!digits.at || !host_is_address((struct slice){host->at + 1, host->len - 1}, AF_INET6) ||
+        host = slice_cut(&digits, ']');
+        if (!digits.at || !host_is_address((struct slice){host.at + 1, host.len - 1}, AF_INET6) ||
             (digits.len && slice_cut(&digits, ':').len > 0))
             return false;
-        host->len++; /* with its bracket */
+        host.len++; /* with its bracket */
     } else {
-        *host = slice_cut(&digits, ':');
-        for (size_t i = 0; i < host->len; i++) {
-            bool escape = host->at[i] == '%' && i + 2 < host->len &&
-                          hex_digit(host->at[i + 1]) >= 0 && hex_digit(host->at[i + 2]) >= 0;
-            if (!char_is_alnum(host->at[i]) && !escape && !strchr("-._~!$&'()*+,;=", host->at[i]))
+        host = slice_cut(&digits, ':');
+        for (size_t i = 0; i < host.len; i++) {
+            bool escape = host.at[i] == '%' && i + 2 < host.len && hex_digit(host.at[i + 1]) >= 0 &&
+                          hex_digit(host.at[i + 2]) >= 0;
+            if (!char_is_alnum(host.at[i]) && !escape && !strchr("-._~!$&'()*+,;=", host.at[i]))
                 return false;
         }
     }
-    if (digits.len && !text_number(digits, 65535, &number))
+    if (digits.len && !text_number(digits, 65535, &port))
         return false;
-    *port = (unsigned)number;
-    return host->len > 0;
-}
-
-/* Whether it is host[:port]. */
-static bool host_is_valid(struct slice s)
-{
-    struct slice host;
-    unsigned port;
-    return host_split(s, &host, &port);
+    o->host = host;
+    o->port = (unsigned)port;
+    return host.len > 0;
 }
 
 /* Parses the request line (RFC 9112 section 3): method SP target SP HTTP/1.x, parted by exactly
@@ -2110,6 +2024,7 @@ static bool host_is_valid(struct slice s)
 static int http_parse_request_line(struct slice line, struct http_request *r)
 {
     struct slice version = line;
+    struct origin ignored;
 
     r->method = slice_cut(&version, ' ');
     r->target = slice_cut(&version, ' ');
@@ -2125,15 +2040,15 @@ static int http_parse_request_line(struct slice line, struct http_request *r)
     r->minor = version.at[7] > '0'; /* 1.2 to 1.9 are served as 1.1: RFC 9110 section 2.5 */
     if (memchr(rest.at, '#', rest.len) || memchr(rest.at, '\t', rest.len))
         return http_reject(r, 400, "a request target has neither a tab nor a #fragment");
-    if (rest.at[0] != '/' && !(is_options && slice_is(rest, "*"))) {
-        size_t end = 2; /* past the two slashes */
+    if (rest.at[0] != '/' && !(is_options && slice_is(rest, "*"))) { /* absolute-form */
+        size_t end = 2;                                              /* past the two slashes */
         if (!(slice_is_nocase(scheme, "http") || slice_is_nocase(scheme, "https")) ||
             after.len < end || memcmp(after.at, "//", end) != 0)
             return http_reject(r, 400, "the request target must begin with / or http://");
         while (end < after.len && after.at[end] != '/' && after.at[end] != '?')
             end++;
         r->authority = (struct slice){after.at + 2, end - 2};
-        if (!host_is_valid(r->authority))
+        if (!host_split(r->authority, &ignored))
             return http_reject(r, 400, "an absolute request target must name host[:port]");
         rest = (struct slice){after.at + end, after.len - end};
     }
@@ -2178,7 +2093,7 @@ static int http_parse_list(struct http_request *r, struct slice name, struct sli
 static int http_parse_field(struct slice line, struct http_request *r)
 {
     struct slice value = line, name = slice_cut(&value, ':');
-    const struct {
+    const struct { /* where the value of a field goes that may come once */
         const char *name;
         struct slice *into;
     } once[] = {{"host", &r->host},
@@ -2215,9 +2130,11 @@ static int http_parse_field(struct slice line, struct http_request *r)
  * smuggled. */
 static int http_validate(struct http_request *r)
 {
+    struct origin ignored;
+
     if (r->minor > 0 && !r->host.at)
         return http_reject(r, 400, "an HTTP/1.1 request must have a Host field");
-    if (r->host.at && !host_is_valid(r->host))
+    if (r->host.at && !host_split(r->host, &ignored))
         return http_reject(r, 400, "Host must read host or host:port");
     if (r->has_codings && r->length.at)
         return http_reject(r, 400, "Content-Length and Transfer-Encoding exclude each other");
@@ -2246,7 +2163,7 @@ static int http_parse_head(const char *in, size_t len, struct http_request *r, s
         status = http_line(in + at, len - at, r, &line, &n);
         if (status)
             return status;
-        if (in_request_line) {
+        if (in_request_line) { /* be it whole or not: a long target is rejected before it ends */
             struct slice rest = line;
             r->method = slice_cut(&rest, ' '); /* if it is HEAD the answer has no body */
             if (slice_cut(&rest, ' ').len > SSE_TARGET_BYTES)
@@ -2342,6 +2259,7 @@ static int http_chunk_size(struct http_chunks *c, struct slice line, struct http
     }
     if (!good || rest.len > 0)
         return http_reject(r, 400, "a chunk's extension must read ;NAME or ;NAME=VALUE");
+    /* No body may have 2^58 bytes or more, so that the next digit always fits. */
     for (c->left = 0; n < digits.len && hex_digit(digits.at[n]) >= 0; n++) {
         if (c->left >> 58)
             return http_reject(r, 413, "a chunk is larger than any body may be");
@@ -2425,10 +2343,9 @@ static bool origin_parse(struct slice s, struct origin *o)
         return false;
     o->scheme = slice_cut(&rest, ':');
     if (o->scheme.len == 0 || char_lower(o->scheme.at[0]) < 'a' ||
-        char_lower(o->scheme.at[0]) > 'z' || rest.len < 3 || memcmp(rest.at, "//", 2) != 0)
-        return false;
-    if (slice_span(o->scheme, "+-.") < o->scheme.len ||
-        !host_split((struct slice){rest.at + 2, rest.len - 2}, &o->host, &o->port))
+        char_lower(o->scheme.at[0]) > 'z' || slice_span(o->scheme, "+-.") < o->scheme.len ||
+        rest.len < 3 || memcmp(rest.at, "//", 2) != 0 ||
+        !host_split((struct slice){rest.at + 2, rest.len - 2}, o))
         return false;
     if (o->port == 0)
         o->port = slice_is_nocase(o->scheme, "https")  ? 443
@@ -2467,14 +2384,12 @@ static const char *origin_listed(const struct sse_config *config, struct slice o
  * stand in front of the server, and the origin's scheme tells. */
 static bool origin_is_own(struct slice origin, struct slice authority, bool https)
 {
-    struct origin o;
-    struct slice host;
-    unsigned port;
-    if (!origin_parse(origin, &o) || !host_split(authority, &host, &port))
+    struct origin o, own;
+    if (!origin_parse(origin, &o) || !host_split(authority, &own))
         return false;
-    if (port == 0)
-        port = https || slice_is_nocase(o.scheme, "https") ? 443 : 80;
-    return port == o.port && slice_same_nocase(host, o.host);
+    if (own.port == 0)
+        own.port = https || slice_is_nocase(o.scheme, "https") ? 443 : 80;
+    return own.port == o.port && slice_same_nocase(own.host, o.host);
 }
 
 /* Whether a client on this machine may ask for that host. A DNS name that was made to point at
@@ -2482,20 +2397,16 @@ static bool origin_is_own(struct slice origin, struct slice authority, bool http
  * origin are names for this machine. */
 static bool authority_is_trusted(const struct sse_config *config, struct slice authority)
 {
-    struct slice host;
-    struct origin listed;
-    unsigned port;
+    struct origin asked, listed;
+    bool trusted = !authority.at || !host_split(authority, &asked) || /* HTTP/1.0: no browser */
+                   slice_is_nocase(asked.host, "localhost") || asked.host.at[0] == '[' ||
+                   host_is_address(asked.host, AF_INET);
 
-    if (!authority.at || !host_split(authority, &host, &port))
-        return true; /* HTTP/1.0 without Host: no browser */
-    if (slice_is_nocase(host, "localhost") || host.at[0] == '[' || host_is_address(host, AF_INET))
-        return true;
-    for (size_t i = 0; i < config->cors_count; i++)
-        if (strcmp(config->cors[i], "*") == 0 ||
-            (origin_parse(slice_of(config->cors[i]), &listed) &&
-             slice_same_nocase(listed.host, host)))
-            return true;
-    return false;
+    for (size_t i = 0; i < config->cors_count && !trusted; i++)
+        trusted = strcmp(config->cors[i], "*") == 0 ||
+                  (origin_parse(slice_of(config->cors[i]), &listed) &&
+                   slice_same_nocase(listed.host, asked.host));
+    return trusted;
 }
 
 /* Whether `*` alone lets the page in, since no --cors names its origin. Such a page has no
@@ -2513,13 +2424,10 @@ static const char *origin_objection(const struct sse_server *server, const struc
     if (server->on_loopback && !authority_is_trusted(&server->config, r->authority))
         return "this server listens on loopback and does not answer to that Host; behind a proxy "
                "on the same machine, list the public origin with --cors";
-    if (r->origin.at) {
-        if (origin_is_own(r->origin, r->authority, server->config.cert_file) ||
-            origin_listed(&server->config, r->origin))
-            return NULL;
+    if (r->origin.at && !origin_is_own(r->origin, r->authority, server->config.cert_file) &&
+        !origin_listed(&server->config, r->origin))
         return "pages of that origin may not use this server; --cors would list it";
-    }
-    if (r->sec_fetch_site.at && !slice_is(r->sec_fetch_site, "same-origin") &&
+    if (!r->origin.at && r->sec_fetch_site.at && !slice_is(r->sec_fetch_site, "same-origin") &&
         !slice_is(r->sec_fetch_site, "none"))
         return "another site's page may not use this server; --cors would list its origin";
     return NULL;
@@ -2660,6 +2568,8 @@ static bool json_take_value(struct json *j, struct member *m)
     m->is_string = json_take(j, '"');
     if (m->is_string)
         return json_take_string(j, &m->value);
+    /* A number or a word is one stretch. Of an array or object only strings are looked into, because
+     * a bracket in one does not count. */
     char *from = j->at;
     j->at += slice_span((struct slice){from, (size_t)(j->end - from)}, "+-.");
     for (bool inside = j->at == from; inside; inside = depth > 0) {
@@ -2714,6 +2624,7 @@ static bool token_date(struct member m, int64_t *ms)
     bool capital = m.value.len > 0 && memchr(m.value.at, 'E', m.value.len);
     struct slice exponent = m.value, fraction = slice_cut(&exponent, capital ? 'E' : 'e');
     struct slice whole = slice_cut(&fraction, '.');
+    /* 17.5e8: whole is 17, fraction 5, exponent 8 */
     bool negative = whole.len > 0 && whole.at[0] == '-';
     bool down = exponent.len > 0 && exponent.at[0] == '-';
     uint64_t shift = 0;
@@ -2727,7 +2638,8 @@ static bool token_date(struct member m, int64_t *ms)
         return false;
     if (exponent.at && !text_number(exponent, EXPONENT_MAX, &shift))
         shift = EXPONENT_MAX;
-    /* digits before the point once it has moved; zeros stand beyond the last one written */
+    /* How many digits stand before the point, once it has moved by the exponent and by the three
+     * places from seconds to milliseconds. Zeros stand beyond the last digit written. */
     int64_t places = (int64_t)whole.len + 3 + (down ? -(int64_t)shift : (int64_t)shift);
     *ms = 0;
     for (size_t i = 0; (int64_t)i < places && *ms < INT64_MAX; i++) {
@@ -2801,6 +2713,7 @@ static int token_read(const struct sse_config *config, char *at, size_t len, int
     *why = "the token is not a JSON Web Token that is signed with HS256 and this server's secret";
     if (!signature.at || memchr(signature.at, '.', signature.len))
         return SSE_EINVAL;
+    /* The header and the claims are signed as they are written, so they are decoded afterwards. */
     char *claims_at = at + header.len + 1, *mac_at = claims_at + claims.len + 1;
     if (!hmac_sha256(secret, (struct slice){at, header.len + 1 + claims.len}, mac))
         return SSE_ENOMEM;
@@ -2835,24 +2748,22 @@ static int token_find(const struct http_request *r, bool cookies_count, char *to
 {
     struct slice found = r->authorization, scheme = slice_cut(&found, ' ');
 
-    *why = NULL;
-    if (slice_is_nocase(scheme, "Bearer")) {
+    bool is_bearer = slice_is_nocase(scheme, "Bearer");
+    int n = is_bearer ? 0 : http_query(r->query, "access_token", to, SSE_TOKEN_BYTES);
+
+    *why = n < 0 ? "the access_token of the query is too long, or escaped wrongly" : NULL;
+    if (n != 0)
+        return n;
+    if (is_bearer)
         found = slice_trim(found.at ? found : slice_of(""));
-    } else {
-        int n = http_query(r->query, "access_token", to, SSE_TOKEN_BYTES);
-        if (n > 0)
-            return n;
-        if (n < 0)
-            *why = "the access_token of the query is too long, or escaped wrongly";
+    else
         found = cookies_count ? cookie_find(r, "sse_token") : (struct slice){NULL, 0};
-    }
-    if (!*why && !found.at)
-        *why =
-            "this takes a token, as Authorization: Bearer TOKEN, as ?access_token=TOKEN or as the "
-            "cookie sse_token";
-    if (!*why && found.len > SSE_TOKEN_BYTES)
+    if (!found.at)
+        *why = "this takes a token, as Authorization: Bearer TOKEN, as ?access_token=TOKEN or as "
+               "the cookie sse_token";
+    else if (found.len > SSE_TOKEN_BYTES)
         *why = "the token is too long";
-    if (!*why && found.len > 0)
+    else
         memcpy(to, found.at, found.len);
     return (int)found.len;
 }
@@ -2864,16 +2775,13 @@ static const char *token_lacks(const struct token *token, const struct route *ro
 {
     if (token->administers || route->access == SSE_ANYONE)
         return NULL;
-    if (route->access == SSE_SUBJECT) {
-        bool own = token->subject.at && slice_same(token->subject, user);
-        return own || !strchr(route->path, '{')
-                   ? NULL
-                   : "the token is not this user's: its sub must be the user id, or its scope "
-                     "hold sse:admin";
-    }
     if (route->access == SSE_PUBLISHER)
         return token->publishes ? NULL : "the token's scope must hold sse:publish or sse:admin";
-    return "the token's scope must hold sse:admin";
+    if (route->access == SSE_ADMIN)
+        return "the token's scope must hold sse:admin";
+    if (!strchr(route->path, '{') || (token->subject.at && slice_same(token->subject, user)))
+        return NULL;
+    return "the token is not this user's: its sub must be the user id, or its scope hold sse:admin";
 }
 
 /* ==== Connections ===============================================================================
@@ -5546,6 +5454,7 @@ struct part {
     const char *name, *json;
 };
 
+/* A parameter, and where it stands: in the path, the query or a field. */
 #define PARAMETER(name, place, description, schema)                                                \
     name, "{`name`:`" name "`,`in`:" place ",`description`:`" description "`,`schema`:{" schema "}}"
 
@@ -5564,6 +5473,7 @@ static const struct part PARAMETERS[] = {
                JSON_TEXT ",`maxLength`:64,`default`:`message`")},
 };
 
+/* What a route answers when all goes well: of some media type, or a JSON object. */
 #define CONTENT(name, status, description, media, schema)                                          \
     name, "`" status "`:{`description`:`" description "`,`content`:{`" media                       \
           "`:{`schema`:{" schema "}}}},"
@@ -5660,19 +5570,15 @@ static void openapi_operation(struct sse_exchange *x, const struct route *route,
  * does, as X-Forwarded-Proto or a listed origin of the same host tells. */
 static const char *openapi_scheme(const struct sse_config *config, const struct http_request *r)
 {
-    struct slice host, rest = r->fields;
-    struct slice forwarded = http_next_field(&rest, "x-forwarded-proto");
+    struct slice rest = r->fields, forwarded = http_next_field(&rest, "x-forwarded-proto");
+    struct slice clients = slice_trim(slice_cut(&forwarded, ',')); /* the first of a list */
+    bool secure = config->cert_file || slice_is_nocase(clients, "https");
     struct origin listed;
-    unsigned port;
 
-    /* The first of a list is the client's own. */
-    bool secure =
-        config->cert_file || slice_is_nocase(slice_trim(slice_cut(&forwarded, ',')), "https");
-    bool named = r->authority.len && host_split(r->authority, &host, &port);
-    for (size_t i = 0; named && i < config->cors_count; i++)
+    for (size_t i = 0; i < config->cors_count; i++)
         secure |= origin_parse(slice_of(config->cors[i]), &listed) &&
-                  slice_same_nocase(listed.host, host) && slice_is_nocase(listed.scheme, "https") &&
-                  (port == 0 ? 443 : port) == listed.port;
+                  slice_is_nocase(listed.scheme, "https") &&
+                  origin_is_own(slice_of(config->cors[i]), r->authority, true);
     return secure ? "https" : "http";
 }
 
@@ -5727,18 +5633,18 @@ static const char *const PAGE[] = {
     "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
     "<title>sse</title>\n<link rel='icon' href='data:,'>\n<style nonce='",
     NULL,
-    "'>\n:root { color-scheme: light dark; --dim: light-dark(#5a5a5a, #bbb);\n"
-    "  --good: light-dark(#05620f, #7fdc8a); --bad: light-dark(#a31515, #ff9c9c) }\n"
+    "'>\nhtml { color-scheme: light dark; --dim: #5a5a5a; --good: #05620f; --bad: #a31515 }\n"
+    "@media (prefers-color-scheme: dark) { html { --dim: #bbb; --good: #7fdc8a; --bad: #ff9c9c } "
+    "}\n"
     "body { font: 1rem/1.45 system-ui, sans-serif; max-width: 80rem; margin: 0 auto;\n"
-    "  padding: 0 1rem 3rem; background: Canvas } [hidden] { display: none !important }\n"
-    "h2 { margin: 2rem 0 .3rem } h3 { margin: 0; font-size: 1rem; overflow-wrap: anywhere }\n"
-    "p { margin: .3rem 0 .7rem; max-width: 65ch } label { display: grid; font-size: .85rem }\n"
-    "table { border-collapse: collapse; font-size: .9rem } label.row { min-height: 2.5rem }\n"
-    "code, output, .log { font: .85rem/1.4 ui-monospace, monospace; overflow-wrap: anywhere }\n"
+    "  padding: 0 1rem; background: Canvas } [hidden] { display: none !important }\n"
+    "h3 { margin: 0; font-size: 1rem } p { margin: .3rem 0 .7rem; max-width: 65ch }\n"
+    "h3, code, output, .log, td:first-child { overflow-wrap: anywhere }\n"
+    "code, output, .log { font: .85rem/1.4 ui-monospace, monospace } label { display: grid }\n"
     "form, .row { display: flex; flex-wrap: wrap; gap: .6rem; align-items: end; margin: .5rem 0 }\n"
-    ".row { align-items: center; margin: 0 } .row > span { flex: 1 }\n"
-    "input, textarea, button { font: inherit; padding: .4rem .6rem; max-width: 100%;\n"
-    "  min-height: 2.5rem; box-sizing: border-box } :focus-visible { outline: 3px solid #48f }\n"
+    ".row { align-items: center; margin: 0 } .row > span { flex: 1 } table { font-size: .9rem }\n"
+    "input, textarea, button, label.row { font: inherit; max-width: 100%; min-height: 2.5rem }\n"
+    "input, textarea, button { padding: .4rem .6rem; box-sizing: border-box }\n"
     ".row input, a { display: inline-block; min-width: 24px; min-height: 24px }\n"
     ".cards { display: grid; gap: .8rem; align-items: start; margin-bottom: .8rem;\n"
     "  grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)) }\n"
@@ -5746,18 +5652,18 @@ static const char *const PAGE[] = {
     ".log, output { display: block; overflow: auto; white-space: pre-wrap; margin: .5rem 0 0;\n"
     "  padding: 0; list-style: none; max-height: 15rem } .log { height: 15rem }\n"
     ".log li, td { border-top: 1px solid #8888 } .log div { margin: 0 1rem }\n"
-    "th, td { text-align: left; padding: 0 .4rem 0 0 } td:first-child { overflow-wrap: anywhere }\n"
+    "table { border-collapse: collapse } th, td { text-align: left; padding: 0 .4rem 0 0 }\n"
     "i, .dim, .keep-alive, .retry { color: var(--dim) } .quiet .keep-alive { display: none }\n"
     ".good, .message b { color: var(--good) } .bad, .gap b, .refused b { color: var(--bad) }\n"
     ".said { position: absolute; width: 1px; overflow: hidden; clip-path: inset(50%) }\n"
-    "</style>\n<header>\n<h1>sse</h1>\n",
+    ":focus-visible { outline: 3px solid #48f }\n</style>\n<header>\n<h1>sse</h1>\n",
     "<p>What is sent to a user arrives on all streams that are open for that user.</p>\n"
     "<p id='server' role='status'>Asking for the server ...</p>\n"
     "<label id='auth' hidden>Access token, which this server asks for (sse:admin shows all)\n"
     "<input id='token' autocomplete='off' spellcheck='false'></label>\n"
     "</header>\n<main>\n<h2>Streams</h2>\n"
-    "<p>A stream is one request whose answer goes on. When it breaks off, this page asks again\n"
-    "and names the last id it had (Last-Event-ID), to get what it missed.</p>\n<form id='opener'>\n"
+    "<p>A stream that breaks off goes on after its last id (Last-Event-ID).</p>\n<form "
+    "id='opener'>\n"
     "<label>User <input id='who' value='alice' required autocomplete='off'></label>\n"
     "<button>Open a stream</button>\n"
     "<label class='row'><input type='checkbox' id='beats' checked> show keep-alives</label>\n"
@@ -5900,20 +5806,19 @@ static const char *const PAGE[] = {
     "  const { users } = JSON.parse(text);\n"
     "  const more = users.length > 200 ? `and ${users.length - 200} more` : '';\n"
     "  $('listed').textContent = answer.ok ? more : await explain(answer);\n"
-    "  if (text === shown) return false;\n"
+    "  if (text === shown) return;\n"
     "  shown = text;\n"
     "  $('users').replaceChildren(...users.slice(0, 200).map((u) => make('tr', {},\n"
     "    make('td', {}, u.user), make('td', { className: u.streams ? 'good' : '' }, u.status),\n"
     "    make('td', {}, u.streams), make('td', {}, u.queued))));\n"
-    "  return true;\n"
     "};\n"
     "const watch = async () => {\n"
-    "  for (let text, news;;) {\n"
-    "    soon = news = false;\n"
+    "  for (let text;;) {\n"
+    "    soon = false;\n"
     "    try {\n"
     "      const signal = AbortSignal.timeout(5000);\n"
     "      if (!$('routes').firstChild) await list(signal);\n"
-    "      news = await showUsers(await ask(home + 'sse/users', { signal }));\n"
+    "      await showUsers(await ask(home + 'sse/users', { signal }));\n"
     "      if (gone) whenThere = `The server is back since ${new Date().toLocaleTimeString()}.`;\n"
     "      gone = false;\n"
     "      text = whenThere;\n"
@@ -5925,7 +5830,7 @@ static const char *const PAGE[] = {
     "    }\n"
     "    $('server').className = text === whenThere ? 'good' : 'bad';\n"
     "    if ($('server').textContent !== text) $('server').textContent = text;\n"
-    "    for (let i = 0; i < 1 || document.hidden || (!soon && i < (news || gone ? 8 : 16)); i++)\n"
+    "    for (let i = 0; i < 1 || document.hidden || (!soon && i < 12); i++)\n"
     "      await new Promise((done) => setTimeout(done, 250));\n"
     "  }\n"
     "};\n"
@@ -5978,8 +5883,8 @@ static const char *const PAGE[] = {
     "  Object.assign(row, { oninput: update, onsubmit: run });\n"
     "  $('token').addEventListener('input', update);\n"
     "  update();\n"
-    "  return make('article', {}, make('h3', {}, name), make('p', {}, summary), row, curl, "
-    "output);\n"
+    "  const head = [make('h3', {}, name), make('p', {}, summary)];\n"
+    "  return make('article', {}, ...head, row, curl, output);\n"
     "};\n"
     "const list = async (signal) => {\n"
     "  const answer = await fetch(home + 'openapi.json', { signal });\n"
@@ -6015,8 +5920,8 @@ static int handle_page(struct sse_exchange *x, void *arg)
         return sse_fail(x, 500, "the page's fields do not fit");
     sse_content_type(x, "text/html; charset=utf-8");
     for (size_t i = 0; i < sizeof PAGE / sizeof *PAGE; i++) {
-        struct slice part = slice_of(PAGE[i] ? PAGE[i] : nonce);
-        sse_write(x, part.at, part.len);
+        const char *part = PAGE[i] ? PAGE[i] : nonce;
+        sse_write(x, part, strlen(part));
     }
     return 200;
 }
@@ -6111,8 +6016,7 @@ enum option_kind {
     OPTION_FILE,
     OPTION_OFF, /* a switch that turns off what is on by default */
     OPTION_ADDRESS,
-    OPTION_KEEP_ALIVE,
-    OPTION_GREETING,
+    OPTION_WORD, /* `message`, or the other word, which sets the field */
     OPTION_ORIGIN,
     OPTION_SECRET,
     OPTION_VERSION,
@@ -6120,11 +6024,12 @@ enum option_kind {
 };
 
 struct config_option {
-    char letter; /* 0 for none */
-    const char *name, *takes, *help;
+    char letter;                     /* 0 for none */
+    const char *name, *takes, *help; /* `takes` is NULL for a switch */
     enum option_kind kind;
     size_t offset; /* in struct sse_config: of an unsigned, a const char * or a bool, by kind */
-    unsigned min, max, preset;
+    unsigned min, max, preset; /* of an OPTION_NUMBER */
+    const char *other;         /* of an OPTION_WORD */
 };
 
 #define AT(field)                             .offset = offsetof(struct sse_config, field)
@@ -6145,10 +6050,10 @@ static const struct config_option OPTIONS[] = {
     {0, "max-message", "BYTES", "largest request body", NUMBER(max_message, 1, 1 << 30, 65536)},
     {0, "heartbeat", "SECONDS", "time between keep-alives on a stream",
      NUMBER(heartbeat_s, 1, 3600, 5)},
-    {0, "heartbeat-as", "KIND", "the keep-alive as a message or a comment (message)",
-     OPTION_KEEP_ALIVE, AT(heartbeat_comment)},
+    {0, "heartbeat-as", "KIND", "the keep-alive as a message or a comment (message)", OPTION_WORD,
+     AT(heartbeat_comment), .other = "comment"},
     {0, "greeting-as", "KIND", "the greeting as a message or as event: connected (message)",
-     OPTION_GREETING, AT(greeting_event)},
+     OPTION_WORD, AT(greeting_event), .other = "event"},
     {0, "retry", "MS", "reconnection time told to clients", NUMBER(retry_ms, 0, 3600000, 2000)},
     {0, "cors", "ORIGIN", "an origin whose pages may use the server; repeat it, or * for any",
      .kind = OPTION_ORIGIN},
@@ -6196,9 +6101,8 @@ static struct addrinfo *address_parse(const char *address, const char *port)
 /* Tells whether a numeric address is valid: getaddrinfo() alone would take 127.1 for 127.0.0.1. */
 static bool address_is_valid(const char *address)
 {
-    struct in_addr ignored;
     if (!strchr(address, ':'))
-        return inet_pton(AF_INET, address, &ignored) == 1;
+        return host_is_address(slice_of(address), AF_INET);
     struct addrinfo *found = address_parse(address, "0");
     if (found)
         freeaddrinfo(found);
@@ -6216,11 +6120,10 @@ static bool config_is_valid(struct sse_config *config)
     for (size_t i = 0; i < config->cors_count; i++)
         if (!config->cors || !config->cors[i] || !origin_is_valid(config->cors[i]))
             return false;
-    if (config->auth_secret && (config->auth_secret_len < SSE_SECRET_BYTES_MIN ||
-                                config->auth_secret_len > SSE_SECRET_BYTES))
-        return false;
+    bool is_long = config->auth_secret_len >= SSE_SECRET_BYTES_MIN;
     return !config->cert_file == !config->key_file &&
-           !config->auth_secret == !config->auth_secret_len &&
+           (config->auth_secret ? is_long : !config->auth_secret_len) &&
+           config->auth_secret_len <= SSE_SECRET_BYTES &&
            config->stack_bytes >= SSE_STACK_BYTES_MIN && config->bind_address &&
            address_is_valid(config->bind_address);
 }
@@ -7146,7 +7049,7 @@ static int server_listen(struct sse_server *server)
                  fcntl(fd, F_SETFL, O_NONBLOCK) == 0 &&
                  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0;
     if (ready)
-        transport_prepare_listener(fd);
+        transport_prepare(fd);
     ready = ready && bind(fd, address->ai_addr, address->ai_addrlen) == 0 &&
             listen(fd, SSE_BACKLOG) == 0 &&
             getsockname(fd, (struct sockaddr *)(void *)&bound, &bound_len) == 0;
@@ -7301,11 +7204,7 @@ static void print_help(void)
 _Noreturn static void usage_error(const struct config_option *o)
 {
     static const char *const takes[OPTION_HELP + 1] = {
-        [OPTION_FILE] = "a file",
-        [OPTION_SECRET] = "a file",
         [OPTION_ADDRESS] = "an IPv4 or IPv6 address",
-        [OPTION_KEEP_ALIVE] = "message or comment",
-        [OPTION_GREETING] = "message or event",
         [OPTION_ORIGIN] = "an origin, scheme://host[:port], or *",
     };
 
@@ -7313,7 +7212,10 @@ _Noreturn static void usage_error(const struct config_option *o)
         die(2, "--%s needs a build with OpenSSL: make TLS=1", o->name);
     if (o->kind == OPTION_NUMBER)
         die(2, "--%s takes a number from %u to %u", o->name, o->min, o->max);
-    die(2, "--%s takes %s", o->name, takes[o->kind] ? takes[o->kind] : "no value");
+    if (o->kind == OPTION_WORD)
+        die(2, "--%s takes message or %s", o->name, o->other);
+    const char *others = o->takes ? "a file" : "no value";
+    die(2, "--%s takes %s", o->name, takes[o->kind] ? takes[o->kind] : others);
 }
 
 /* Reads the secret that tokens are signed with. One line feed at the end of the file is not part of
@@ -7361,9 +7263,8 @@ static bool option_set(struct sse_config *config, const struct config_option *o,
     case OPTION_ADDRESS:
         config->bind_address = value;
         return address_is_valid(value);
-    case OPTION_KEEP_ALIVE:
-    case OPTION_GREETING:
-        *(bool *)field = strcmp(value, o->kind == OPTION_GREETING ? "event" : "comment") == 0;
+    case OPTION_WORD:
+        *(bool *)field = strcmp(value, o->other) == 0;
         return *(bool *)field || strcmp(value, "message") == 0;
     case OPTION_ORIGIN:
         the_origins[config->cors_count++] = value;
@@ -7393,6 +7294,8 @@ static void parse_arguments(struct sse_config *config, char **words)
         bool is_long = strncmp(word, "--", 2) == 0;
         if (word[0] != '-' || !word[is_long ? 2 : 1])
             die(2, "'%s' is not an option; sse --help lists them", word);
+        /* A long word holds one option, a short one as many switches as it has letters, the last of
+         * which may take the rest of the word, or the next word, as its value. */
         for (const char *at = word + (is_long ? 2 : 1); *at;) {
             struct slice value = {at[1] ? at + 1 : NULL, 0}, name = {at, 1};
             const struct config_option *o = OPTIONS, *end = OPTIONS + OPTION_COUNT;
@@ -7513,6 +7416,7 @@ int main(int argc, char **argv)
     if (config.cert_file || sigaction(SIGHUP, NULL, &before) != 0 || before.sa_handler != SIG_IGN)
         sigaction(SIGHUP, &handle, NULL); /* else nohup has started the program */
     sigaction(SIGPIPE, &ignore, NULL);    /* a log that nobody reads must not end the program */
+    /* The ready line: whoever reads it may connect. An IPv6 address stands in brackets in a URL. */
     bool v6 = strchr(config.bind_address, ':') != NULL;
     printf("listening on %s://%s%s%s:%u\n", config.cert_file ? "https" : "http", v6 ? "[" : "",
            config.bind_address, v6 ? "]" : "", sse_port(the_server));
