@@ -7,11 +7,11 @@
  * It starts the server itself, on a free port, and prints what it measured. The tests:
  *
  *     talk     A client says SIZE KiB (400) on its stream, garbage or, over TLS, requests for new keys,
- *              and half-closes: with a second its user is Disconnected, and others are served at once.
+ *              and half-closes: within a second its user is Disconnected, and others are served at once.
  *     crowd    Eight senders to one user with SIZE streams (3000), and the same to as many users with
  *              one stream each: new connections of other users come through as soon in the one case as
  *              in the other; closes are noticed within a second; keep-alives come on time.
- *     spread   SIZE streams (7000), each of its own user, and 32 senders: closes are noticed, and
+ *     spread   SIZE streams (7000), each of its own user, and 32 senders at a pace: closes are noticed, and
  *              keep-alives come on time and are spread over the heartbeat.
  *     stall    SIZE connections (2000) that stall, in the handshake, in the head and in the body, and
  *              as many idle ones, at a server with 64 threads: other requests are served within a
@@ -259,7 +259,7 @@ static void talk_one(const struct server *s, struct talk t)
     promise(took <= NOTICE_MS, "%s: its close is noticed after %.0f ms", t.what, took);
     promise(failures == 0, "%s: %d requests of others failed", t.what, failures);
     promise(most <= 250, "%s: a request of others took %.0f ms", t.what, most);
-    promise(status <= 250, "%s: asking for the user's status took %.0f ms", t.what, status);
+    promise(status <= NOTICE_MS, "%s: asking for the user's status took %.0f ms", t.what, status);
 }
 
 static void talk(int kib)
@@ -422,7 +422,7 @@ enum { MOST_SENDERS = 32 };
 struct sender {
     pthread_t thread;
     const struct server *server;
-    int user, step, users;
+    int user, step, users, rest_ms; /* from one message to the next, after the answer */
     unsigned sent;
     _Atomic bool *stop;
 };
@@ -437,6 +437,7 @@ static void *sender_run(void *arg)
         snprintf(user, sizeof user, "u%d", at %= s->users);
         post(fd, user, "hi", 2);
         hear(fd, "}\n", got);
+        poll(NULL, 0, s->rest_ms);
     }
     hang_up(fd);
     return NULL;
@@ -453,6 +454,22 @@ struct figures {
     double gap_ms;           /* the longest without a keep-alive */
     double share;            /* of keep-alives in the fullest part of the heartbeat, 1 is even */
 };
+
+/* How long the server's loop, its first thread, has been ready to run and had to wait for a processor:
+ * what this machine adds to all that the loop does. */
+static double starved_ms(const struct server *s)
+{
+    char path[64];
+    double run_ns, wait_ns = 0;
+
+    snprintf(path, sizeof path, "/proc/%d/task/%d/schedstat", (int)s->pid, (int)s->pid);
+    FILE *f = fopen(path, "r");
+    if (f && fscanf(f, "%lf %lf", &run_ns, &wait_ns) != 2)
+        wait_ns = 0;
+    if (f)
+        fclose(f);
+    return wait_ns / 1e6;
+}
 
 /* New streams of other users, one after the other, each closed when it was greeted. */
 static void newcomers(const struct server *s, double until_ms, struct figures *f)
@@ -482,12 +499,13 @@ static void newcomers(const struct server *s, double until_ms, struct figures *f
     f->worst_ms = took[n - 1];
 }
 
-/* Measures for a while, with this many senders. */
-static struct figures measure(struct streams *ss, int senders, double ms)
+/* Measures for a while, with this many senders, who rest between two messages. */
+static struct figures measure(struct streams *ss, int senders, int rest_ms, double ms)
 {
     static struct sender all[MOST_SENDERS];
     struct figures f = {.newcomers = 0};
     double began = now_ms();
+    double starved = starved_ms(&ss->server);
     _Atomic bool stop = false;
     unsigned fullest = 0;
 
@@ -505,8 +523,12 @@ static struct figures measure(struct streams *ss, int senders, double ms)
     if (pthread_create(&ss->reader, NULL, streams_read, ss) != 0)
         fail("no thread");
     for (int i = 0; i < senders; i++) {
-        all[i] = (struct sender){
-            .server = &ss->server, .user = i, .step = senders, .users = ss->users, .stop = &stop};
+        all[i] = (struct sender){.server = &ss->server,
+                                 .user = i,
+                                 .step = senders,
+                                 .users = ss->users,
+                                 .rest_ms = rest_ms,
+                                 .stop = &stop};
         if (pthread_create(&all[i].thread, NULL, sender_run, &all[i]) != 0)
             fail("no thread");
     }
@@ -519,6 +541,7 @@ static struct figures measure(struct streams *ss, int senders, double ms)
     atomic_store(&ss->stop, true);
     pthread_join(ss->reader, NULL);
     double ended = now_ms();
+    starved = starved_ms(&ss->server) - starved;
     for (int i = 0; i < ss->count; i++) {
         more(&f.gap_ms, ss->all[i].longest_ms);
         more(&f.gap_ms, ended - ss->all[i].last_ms);
@@ -526,13 +549,15 @@ static struct figures measure(struct streams *ss, int senders, double ms)
     for (int i = 0; i < PARTS; i++)
         fullest = ss->parts[i] > fullest ? ss->parts[i] : fullest;
     f.share = ss->counted ? (double)fullest * PARTS / ss->counted : 0;
-    printf("%d streams, %4d users: %4u new connections, %.1f ms p99, %.1f at most; closes %.0f ms; "
-           "keep-alives %.0f ms apart, %.1f times the share; %.0f sends/s; reader's lag %.0f ms\n",
+    printf("%d streams, %4d users: %4u new connections: %.1f ms p99, %.1f at most; closes %.0f ms; "
+           "keep-alives %.0f ms apart, %.1f times the share; %.0f sends/s; lags: reader %.0f, loop "
+           "%.0f ms\n",
            ss->count, ss->users, f.newcomers, f.p99_ms, f.worst_ms, f.notice_ms, f.gap_ms, f.share,
-           f.sent * 1e3 / (ended - began), ss->lag_ms);
+           f.sent * 1e3 / (ended - began), ss->lag_ms, starved);
     promise(ss->closed == 0, "%u streams were closed", ss->closed);
+    ss->closed = 0;
     promise(f.notice_ms <= NOTICE_MS, "a close was noticed after %.0f ms", f.notice_ms);
-    promise(f.gap_ms <= ss->heartbeat_ms + SLACK_MS + ss->lag_ms,
+    promise(f.gap_ms <= ss->heartbeat_ms + SLACK_MS + ss->lag_ms + starved,
             "a stream had no keep-alive for %.0f ms", f.gap_ms);
     return f;
 }
@@ -554,8 +579,8 @@ static void crowd(int count)
     struct streams one = streams_open(count, 1, 1), each = streams_open(count, count, 1);
 
     for (int i = 0; try_again(i); i++) {
-        struct figures crowded = measure(&one, SENDERS, MEASURE_MS);
-        struct figures even = measure(&each, SENDERS, MEASURE_MS);
+        struct figures crowded = measure(&one, SENDERS, 0, MEASURE_MS);
+        struct figures even = measure(&each, SENDERS, 0, MEASURE_MS);
         promise(crowded.p99_ms <= even.p99_ms + MORE_MS,
                 "beside one user with %d streams a new connection takes %.0f ms, beside %d users "
                 "%.0f (p99)",
@@ -564,6 +589,9 @@ static void crowd(int count)
                 "beside one user with %d streams a new connection takes %.0f ms, beside %d users "
                 "%.0f (at most)",
                 count, crowded.worst_ms, count, even.worst_ms);
+        promise(crowded.gap_ms <= even.gap_ms + SLACK_MS,
+                "one user's %d streams have no keep-alive for %.0f ms, those of %d users for %.0f",
+                count, crowded.gap_ms, count, even.gap_ms);
     }
     streams_close(&one);
     streams_close(&each);
@@ -571,11 +599,11 @@ static void crowd(int count)
 
 static void spread(int count)
 {
-    enum { HEARTBEAT_S = 2, MOST_SHARES = 4 };
+    enum { HEARTBEAT_S = 2, MOST_SHARES = 4, REST_MS = 20 };
     struct streams ss = streams_open(count, count, HEARTBEAT_S);
 
     for (int i = 0; try_again(i); i++) {
-        struct figures f = measure(&ss, MOST_SENDERS, 2000.0 * HEARTBEAT_S);
+        struct figures f = measure(&ss, MOST_SENDERS, REST_MS, 2000.0 * HEARTBEAT_S);
         promise(f.share <= MOST_SHARES, "a part of the heartbeat has %.1f times its share",
                 f.share);
     }
