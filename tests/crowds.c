@@ -29,7 +29,7 @@
 #include "client.h"
 
 enum { TRIES = 3, TIME_LIMIT_S = 150, SKIPPED = 77 };
-enum { NOTICE_MS = 1000, SLACK_MS = 500 };
+enum { NOTICE_MS = 1000, OTHERS_MS = 250, SLACK_MS = 500 };
 
 static const char *program;
 static int broken; /* promises, in this try */
@@ -61,6 +61,22 @@ static void server_end(const struct server *s)
 {
     kill(s->pid, SIGTERM);
     server_await_end(s);
+}
+
+/* How long the server's loop, its first thread, has been ready to run and had to wait for a processor:
+ * what this machine adds to all that the loop does. */
+static double starved_ms(const struct server *s)
+{
+    char path[64];
+    double run_ns, wait_ns = 0;
+
+    snprintf(path, sizeof path, "/proc/%d/task/%d/schedstat", (int)s->pid, (int)s->pid);
+    FILE *f = fopen(path, "r");
+    if (f && fscanf(f, "%lf %lf", &run_ns, &wait_ns) != 2)
+        wait_ns = 0;
+    if (f)
+        fclose(f);
+    return wait_ns / 1e6;
 }
 
 /* ---- Requests ---- */
@@ -145,8 +161,9 @@ static void more(double *most, double value)
 struct talk {
     const char *what;
     enum { GARBAGE, KEYS, KEYS_ASKED } says;
-    bool is_reading, is_behind;
+    bool is_slow, is_reading, is_behind;
     const struct server *server;
+    char user[16];
     size_t bytes;
     size_t said;
     _Atomic bool opened, ended; /* the stream; the half-close */
@@ -168,12 +185,14 @@ static ssize_t talk_on(const struct talk *t, int fd)
     }
 #endif
     size_t left = t->bytes - t->said;
-    ssize_t n = put(fd, garbage, left < sizeof garbage ? left : sizeof garbage);
+    size_t most = t->is_slow ? sizeof garbage / 8 : sizeof garbage;
+    poll(NULL, 0, t->is_slow);
+    ssize_t n = put(fd, garbage, left < most ? left : most);
     return n > 0 ? n : errno == EAGAIN ? 0 : -1;
 }
 
 /* Falls behind, since it reads nothing: until what is sent to it no longer fits its socket. */
-static void fall_behind(const struct server *s)
+static void fall_behind(const struct server *s, const char *user)
 {
     static char body[60001];
     char got[ANSWER_BYTES];
@@ -181,7 +200,7 @@ static void fall_behind(const struct server *s)
 
     memset(body, 'x', sizeof body - 1);
     do {
-        post(sender, "talker", body, sizeof body - 1);
+        post(sender, user, body, sizeof body - 1);
         hear(sender, "}\n", got);
         if (strstr(got, "\"streams\":0"))
             fail("the stream was closed for being behind");
@@ -192,16 +211,17 @@ static void fall_behind(const struct server *s)
 static void *talk_run(void *arg)
 {
     struct talk *t = arg;
-    char got[ANSWER_BYTES];
+    char path[64], got[ANSWER_BYTES];
     int fd = dial_plain(t->server, t->is_reading ? 0 : 4096);
     ssize_t n = 0;
 
     if (cert)
         secure(fd);
-    ask(fd, "/sse/connect/talker");
+    snprintf(path, sizeof path, "/sse/connect/%s", t->user);
+    ask(fd, path);
     hear(fd, "<3: Keep alive\n\n", got);
     if (t->is_behind)
-        fall_behind(t->server);
+        fall_behind(t->server, t->user);
     atomic_store(&t->opened, true);
     fcntl(fd, F_SETFL, O_NONBLOCK);
     for (double taken = now_ms(); t->said < t->bytes && n >= 0 && now_ms() - taken < 1000;) {
@@ -226,7 +246,7 @@ static void *talk_run(void *arg)
 static void talk_one(const struct server *s, struct talk t)
 {
     pthread_t thread;
-    double ended = 0, most = 0, status = 0, took;
+    double ended = 0, most = 0, status = 0, starved = starved_ms(s), took;
     int kept = dial(s), failures = 0, requests = 0;
 
     t.server = s;
@@ -243,23 +263,25 @@ static void talk_one(const struct server *s, struct talk t)
             more(&most, took);
         }
         double asked = now_ms();
-        gone = is_disconnected(kept, "talker") && ended > 0;
+        gone = is_disconnected(kept, t.user) && ended > 0;
         more(&status, now_ms() - asked);
         if (ended > 0 && now_ms() - ended > 5 * NOTICE_MS)
             break;
     }
     took = now_ms() - ended;
+    starved = starved_ms(s) - starved;
     atomic_store(&t.seen, true);
     pthread_join(thread, NULL);
-    await_disconnected(kept, "talker");
+    await_disconnected(kept, t.user);
     hang_up(kept);
     printf("%-42s %4zu KiB; Disconnected after %4.0f ms; %5d others' requests: %3.0f ms at most, a "
-           "status %3.0f ms\n",
-           t.what, t.said >> 10, took, requests, most, status);
-    promise(took <= NOTICE_MS, "%s: its close is noticed after %.0f ms", t.what, took);
+           "status %3.0f ms; loop's lag %.0f ms\n",
+           t.what, t.said >> 10, took, requests, most, status, starved);
+    promise(took <= NOTICE_MS + starved, "%s: its close is noticed after %.0f ms", t.what, took);
     promise(failures == 0, "%s: %d requests of others failed", t.what, failures);
-    promise(most <= 250, "%s: a request of others took %.0f ms", t.what, most);
-    promise(status <= NOTICE_MS, "%s: asking for the user's status took %.0f ms", t.what, status);
+    promise(most <= OTHERS_MS + starved, "%s: a request of others took %.0f ms", t.what, most);
+    promise(status <= NOTICE_MS + starved, "%s: asking for the user's status took %.0f ms", t.what,
+            status);
 }
 
 static void talk(int kib)
@@ -268,6 +290,8 @@ static void talk(int kib)
         {.what = "garbage", .is_reading = true},
         {.what = "garbage, reading nothing"},
         {.what = "garbage, while behind", .is_behind = true},
+        {.what = "garbage, a little at a time", .is_slow = true, .is_reading = true},
+        {.what = "the same, while behind", .is_slow = true, .is_behind = true},
         {.what = "new keys", .says = KEYS, .is_reading = true},
         {.what = "new keys, reading nothing", .says = KEYS},
         {.what = "new keys, while behind", .says = KEYS, .is_behind = true},
@@ -278,9 +302,10 @@ static void talk(int kib)
                                           "--history-bytes", "20000000", NULL};
     struct server s = server_start(program, options);
 
-    for (size_t i = 0; i < (cert ? 9 : 3); i++) {
+    for (size_t i = 0; i < (cert ? sizeof all / sizeof *all : 5); i++) {
         struct talk t = all[i];
         t.bytes = (size_t)kib << 10;
+        snprintf(t.user, sizeof t.user, "talker-%zu", i);
         talk_one(&s, t);
     }
     server_end(&s);
@@ -454,22 +479,6 @@ struct figures {
     double gap_ms;           /* the longest without a keep-alive */
     double share;            /* of keep-alives in the fullest part of the heartbeat, 1 is even */
 };
-
-/* How long the server's loop, its first thread, has been ready to run and had to wait for a processor:
- * what this machine adds to all that the loop does. */
-static double starved_ms(const struct server *s)
-{
-    char path[64];
-    double run_ns, wait_ns = 0;
-
-    snprintf(path, sizeof path, "/proc/%d/task/%d/schedstat", (int)s->pid, (int)s->pid);
-    FILE *f = fopen(path, "r");
-    if (f && fscanf(f, "%lf %lf", &run_ns, &wait_ns) != 2)
-        wait_ns = 0;
-    if (f)
-        fclose(f);
-    return wait_ns / 1e6;
-}
 
 /* New streams of other users, one after the other, each closed when it was greeted. */
 static void newcomers(const struct server *s, double until_ms, struct figures *f)
