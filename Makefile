@@ -101,10 +101,10 @@ $(BUILD)/how $(BUILD)/how-sse: $(if $(AS_BUILT),,FORCE)
 	@mkdir -p $(BUILD)/tls
 	@echo '$(HOW)' | cmp -s - $@ || echo '$(HOW)' >$@
 
-$(BUILD)/%: tests/%.c tests/unit-http.h tests/unit-store.h tests/unit-token.h tests/parse.h tests/wire.h sse.c $(BUILD)/how
+$(BUILD)/%: tests/%.c tests/unit-http.h tests/unit-store.h tests/unit-token.h tests/parse.h tests/wire.h tests/client.h sse.c $(BUILD)/how
 	$(COMPILE) -o $@ $< $(LINK)
 
-$(BUILD)/tls/%: tests/%.c tests/unit-http.h tests/unit-store.h tests/unit-token.h tests/parse.h tests/wire.h sse.c $(BUILD)/how
+$(BUILD)/tls/%: tests/%.c tests/unit-http.h tests/unit-store.h tests/unit-token.h tests/parse.h tests/wire.h tests/client.h sse.c $(BUILD)/how
 	$(COMPILE) $(WITH_OPENSSL) -o $@ $< $(LINK) $(OPENSSL_LIBS)
 
 $(BUILD)/sse: sse.c $(BUILD)/how

@@ -580,7 +580,7 @@ struct user {
     uint64_t max_delivered_seq;     /* [U] newest message that any stream was handed whole */
     _Atomic(struct send *) pending; /* [a] newest first */
     _Atomic(struct conn *) wanted;  /* [a] streams that the loop has found something to do for */
-    atomic_bool keep_alive_due;     /* [a] the loop has found that */
+    atomic_uint keep_alives_due;    /* [a] slices that the loop wants written */
     struct conn *streams;           /* [U] open ones */
     struct conn *closing;           /* [U] closed ones whose client has not taken all it is due */
     struct conn *next_keep_alive; /* [U] where the next keep-alive goes on; NULL: with the first */
@@ -3776,11 +3776,11 @@ static void user_unlock(struct sse_server *server, struct user *user)
             next = c->wanted_next; /* the loop may add it again as soon as `wants` is 0 */
             stream_act_locked(c, atomic_exchange(&c->wants, 0));
         }
-        if (atomic_load(&user->keep_alive_due) && atomic_exchange(&user->keep_alive_due, false))
+        for (unsigned due = atomic_exchange(&user->keep_alives_due, 0); due > 0; due--)
             user_keep_alive_locked(server, user);
         pthread_mutex_unlock(&user->lock);
         /* What the loop has added just before has found the mutex locked: it is done here. */
-    } while ((atomic_load(&user->wanted) || atomic_load(&user->keep_alive_due)) &&
+    } while ((atomic_load(&user->wanted) || atomic_load(&user->keep_alives_due) > 0) &&
              pthread_mutex_trylock(&user->lock) == 0);
 }
 
@@ -6675,7 +6675,7 @@ static void loop_keep_alives(struct sse_server *server)
         pthread_mutex_unlock(&server->lists_lock);
         if (!user)
             return;
-        atomic_store(&user->keep_alive_due, true);
+        atomic_fetch_add(&user->keep_alives_due, 1);
         user_try(server, user);
     }
 }

@@ -17,143 +17,11 @@
  * exits with 1. */
 
 #define _POSIX_C_SOURCE 200809L
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
 enum { SLOW = 1000, GARBAGE = 10000 };
-enum { SENDS = 20000, ANSWER_BYTES = 8192, PATIENCE_MS = 30000 };
+enum { SENDS = 20000 };
 
-struct server {
-    pid_t pid;
-    int port;
-    double ready_ms;
-};
-
-static pid_t started; /* the server */
-
-__attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fprintf(stderr, "siege: ");
-    vfprintf(stderr, format, args);
-    fprintf(stderr, "\n");
-    va_end(args);
-    if (started > 0)
-        kill(started, SIGKILL);
-    exit(1);
-}
-
-#include "wire.h"
-
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
-}
-
-/* Starts the server and waits for its ready line. */
-static struct server server_start(const char *program, int streams)
-{
-    struct server s = {.pid = -1};
-    char connections[16], line[128] = "";
-    int ends[2];
-    double began = now_ms();
-
-    snprintf(connections, sizeof connections, "%d", streams + 2 * SLOW);
-    if (pipe(ends) != 0 || (s.pid = fork()) < 0)
-        fail("cannot start anything: %s", strerror(errno));
-    if (s.pid == 0) {
-        dup2(ends[1], STDOUT_FILENO);
-        close(ends[0]);
-        close(ends[1]);
-        execl(program, program, "-q", "-p", "0", "--max-connections", connections, "--max-users",
-              connections, cert ? "--cert" : (char *)NULL, cert, "--key", key, (char *)NULL);
-        _exit(127);
-    }
-    started = s.pid;
-    close(ends[1]);
-    ssize_t n = read(ends[0], line, sizeof line - 1);
-    s.ready_ms = now_ms() - began;
-    close(ends[0]);
-    char *colon = n > 0 ? strrchr(line, ':') : NULL;
-    if (!colon)
-        fail("%s did not say where it listens", program);
-    s.port = atoi(colon + 1);
-    return s;
-}
-
-/* Waits for something to read. */
-static bool is_readable(int fd, int wait_ms)
-{
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    return is_pending(fd) || poll(&p, 1, wait_ms) == 1;
-}
-
-static int dial_plain(const struct server *s)
-{
-    struct sockaddr_in to = {.sin_family = AF_INET,
-                             .sin_port = htons((unsigned short)s->port),
-                             .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;
-    if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to) != 0)
-        fail("cannot connect: %s", strerror(errno));
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    return fd;
-}
-
-static int dial(const struct server *s)
-{
-    int fd = dial_plain(s);
-    if (cert)
-        secure(fd);
-    return fd;
-}
-
-static void say(int fd, const char *text)
-{
-    for (size_t left = strlen(text); left > 0;) { /* TLS takes a record at a time */
-        ssize_t n = put(fd, text, left);
-        if (n <= 0)
-            fail("cannot send a request: %s", strerror(errno));
-        text += n;
-        left -= (size_t)n;
-    }
-}
-
-/* Reads until `wanted` has come, whole lines only, and leaves all that came in `got`. A keep-alive may
- * stand before or after it. Returns the length. */
-static size_t hear(int fd, const char *wanted, char *got)
-{
-    size_t len = 0;
-    for (;;) {
-        if (!is_readable(fd, PATIENCE_MS) || len == ANSWER_BYTES - 1)
-            fail("waited in vain for: %s", wanted);
-        ssize_t n = get(fd, got + len, ANSWER_BYTES - 1 - len, 0);
-        if (n <= 0)
-            fail("the server closed; waited for: %s", wanted);
-        len += (size_t)n;
-        got[len] = 0;
-        if (got[len - 1] == '\n' && strstr(got, wanted))
-            return len;
-    }
-}
+#define NAME "siege"
+#include "client.h"
 
 /* A number from a line of /proc/PID/status. */
 static long status_field(const struct server *s, const char *name)
@@ -169,27 +37,6 @@ static long status_field(const struct server *s, const char *name)
     if (f)
         fclose(f);
     return value;
-}
-
-static void open_streams(const struct server *s, int *streams, int count)
-{
-    char request[128], got[ANSWER_BYTES];
-    for (int i = 0; i < count; i++) {
-        streams[i] = dial(s);
-        snprintf(request, sizeof request,
-                 "GET /sse/connect/u%d HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", i);
-        say(streams[i], request);
-        if (i >= 64)
-            hear(streams[i - 64], "data: <3: Keep alive\n\n", got);
-    }
-    for (int i = count > 64 ? count - 64 : 0; i < count; i++)
-        hear(streams[i], "data: <3: Keep alive\n\n", got);
-}
-
-static int by_size(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 static int dial_stuck(const struct server *s)
@@ -299,7 +146,7 @@ static void besiege(const struct server *s, int seconds)
     double began = now_ms(), second = 0;
 
     for (int i = 0; i < SLOW; i++)
-        slow[i] = dial_plain(s);
+        slow[i] = dial_plain(s, 0);
     for (int i = 0; i < GARBAGE; i++) {
         double due = began + (double)i * seconds * 1e3 / GARBAGE, left = due - now_ms();
         struct timespec rest = {.tv_nsec = left > 0 ? (long)(left * 1e6) % 1000000000 : 0};
@@ -310,7 +157,7 @@ static void besiege(const struct server *s, int seconds)
             second++;
         }
         const char *bytes = garbage[i % 6];
-        int fd = dial_plain(s);
+        int fd = dial_plain(s, 0);
         send(fd, bytes, strlen(bytes), MSG_NOSIGNAL);
         close(fd);
     }
@@ -383,7 +230,6 @@ static void siege(const struct server *s, const struct server *other, const int 
 static void stop(const struct server *s, const int *streams, int count)
 {
     char got[ANSWER_BYTES];
-    int status;
     double began = now_ms();
 
     kill(s->pid, SIGTERM);
@@ -397,15 +243,15 @@ static void stop(const struct server *s, const int *streams, int count)
             fail("stream %d was closed without a word", i);
         hang_up(streams[i]);
     }
-    if (waitpid(s->pid, &status, 0) != s->pid || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
-        fail("the server did not exit with 0");
+    server_await_end(s);
     printf("SIGTERM to exit          %8.0f ms\n", now_ms() - began);
 }
 
 int main(int argc, char **argv)
 {
     int count = argc > 2 ? atoi(argv[2]) : 1000;
-    struct rlimit limit;
+    char connections[16];
+    const char *options[] = {"--max-connections", connections, "--max-users", connections, NULL};
 
     if (argc < 2 || count < 1 || argc == 4)
         fail("usage: siege ./sse [STREAMS [CERT KEY]]");
@@ -414,26 +260,23 @@ int main(int argc, char **argv)
         key = argv[4];
     }
     signal(SIGPIPE, SIG_IGN);
-    getrlimit(RLIMIT_NOFILE, &limit);
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
-    if (limit.rlim_cur < (rlim_t)count + 2 * SLOW)
-        fail("%d streams need descriptors, and the limit is %ju", count, (uintmax_t)limit.rlim_cur);
+    if (!raise_limit((unsigned)count + 2 * SLOW))
+        fail("%d streams need more descriptors than may be had", count);
     int *streams = calloc((size_t)count, sizeof *streams);
     if (!streams)
         fail("not enough memory");
 
     setvbuf(stdout, NULL, _IOLBF, 0); /* each figure as soon as it is there */
-    struct server s = server_start(argv[1], count);
+    snprintf(connections, sizeof connections, "%d", count + 2 * SLOW);
+    struct server s = server_start(argv[1], options);
     printf("ready                    %8.1f ms\n", s.ready_ms);
     printf("resident, no client      %8ld KiB\n", status_field(&s, "VmRSS:"));
-    open_streams(&s, streams, count);
+    open_streams(&s, streams, count, count);
     stuck_reader(&s, streams, count);
-    struct server other = server_start(argv[1], 1);
+    struct server other = server_start(argv[1], options);
     siege(&s, &other, streams, count);
-    kill(other.pid, SIGKILL);
-    waitpid(other.pid, NULL, 0);
-    started = s.pid;
+    kill(other.pid, SIGTERM);
+    server_await_end(&other);
     stop(&s, streams, count);
     free(streams);
     return 0;

@@ -1,5 +1,5 @@
-/* wire - a client's end of a connection, plain or over TLS, for bench.c and torture.c, which define
- * fail() before they include it. Where SSE_TLS is defined and `cert` is set, all goes over TLS. */
+/* wire - a client's end of a connection, plain or over TLS, for bench.c, torture.c and client.h, which
+ * define fail() before they include it. Where SSE_TLS is defined and `cert` is set, all goes over TLS. */
 
 #include <errno.h>
 #include <poll.h>
@@ -44,16 +44,16 @@ static ssize_t wire_result(int fd, int n)
     return -1;
 }
 
-/* Begins the handshake, or goes on with it. False: a socket that does not block has to become
- * readable first. */
-static bool shake_hands(int fd)
+/* Begins the handshake, or goes on with it: 1 when it is done, 0 if a socket that does not block has
+ * to become readable first, -1 if it failed. */
+static int try_handshake(int fd)
 {
     if (fd >= WIRES ||
         (!wires[fd] && (!(wires[fd] = SSL_new(wire_context())) || SSL_set_fd(wires[fd], fd) != 1)))
         fail("no memory for a handshake");
     int n = SSL_connect(wires[fd]);
     if (n != 1 && (wire_result(fd, n) == 0 || errno != EAGAIN))
-        fail("the handshake failed");
+        return -1;
     SSL_set_mode(wires[fd], SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
                                 SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     return n == 1;
@@ -95,7 +95,7 @@ static void hang_up(int fd)
 
 #else
 
-static bool shake_hands(int fd)
+static int try_handshake(int fd)
 {
     (void)fd;
     fail("this build has no OpenSSL");
@@ -123,6 +123,15 @@ static void hang_up(int fd)
 }
 
 #endif
+
+/* The same, for whom it must not fail. */
+static bool shake_hands(int fd)
+{
+    int n = try_handshake(fd);
+    if (n < 0)
+        fail("the handshake failed");
+    return n > 0;
+}
 
 /* The whole handshake, on a socket that blocks. */
 static void secure(int fd)
