@@ -2798,7 +2798,6 @@ struct sse_exchange {
     struct http_request request;
     const struct route *route;
     char user[SSE_USER_BYTES + 1]; /* {userId} decoded */
-    size_t user_len;
     struct slice body;
     uint32_t body_slot; /* slot + 1 of a body that did not fit the input buffer; 0 is none */
     bool is_head;       /* the answer has no body */

@@ -2921,6 +2921,7 @@ section 'Over HTTPS'
 if [ -e "$tmp/https.pid" ]; then
     over https || await over https || await over https || await over https || await over https
     counts=$(grep '^[0-9]* passed, [0-9]* failed, [0-9]* skipped$' "$tmp/https.out")
+    counts=${counts:-0 passed, 1 failed, 0 skipped} # it ended before it could say
     grep -v -x "$counts" "$tmp/https.out"
     is 'the same holds' 0 "$(ended https)"
     # shellcheck disable=SC2086 # split into words on purpose
