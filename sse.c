@@ -441,10 +441,12 @@ enum {
     SSE_SECRET_BYTES_MIN = 32, /* what tokens are signed with (RFC 7518 section 3.2) */
     SSE_SECRET_BYTES = 4096,   /* and at most */
     SSE_HANDSHAKE_BYTES = 16384, /* all that a client may say before TLS is set up */
-    SSE_RECORD_BYTES = 17408,    /* read of TLS records at once: the largest is a little less */
-    SSE_BODY_BUDGET = 4194304,   /* bytes for bodies too large for the input buffer */
-    SSE_BODY_SLOTS_MIN = 4,      /* but at least this many of max_message bytes */
-    SSE_ORIGIN_BYTES = 512,      /* a listed origin: it is echoed in answers */
+    SSE_RECORD_BYTES = 17408,    /* more than the largest TLS record */
+    SSE_READ_BYTES_MIN = 1024,   /* of TLS records that are read at once; a stream reads no more */
+    SSE_STREAM_SAYS_BYTES = 65536, /* a client that sends more on its stream is cut off */
+    SSE_BODY_BUDGET = 4194304,     /* bytes for bodies too large for the input buffer */
+    SSE_BODY_SLOTS_MIN = 4,        /* but at least this many of max_message bytes */
+    SSE_ORIGIN_BYTES = 512,        /* a listed origin: it is echoed in answers */
     SSE_LOG_LINE_BYTES = 512,
     SSE_LOG_PATH_BYTES = 256,    /* of a path in the access log */
     SSE_STATUSES = 24,           /* that requests are counted by */
@@ -633,6 +635,7 @@ struct conn {
     enum close_reason reason;        /* [U] */
     uint64_t seq;                    /* [U] message to write next */
     uint32_t written;                /* [U] bytes of it that are already out */
+    uint32_t said_bytes;             /* [U] that its client has sent on the stream */
     uint64_t live_seq;               /* [I] the first message that came after it was opened */
     uint64_t end_seq;                /* [U] where it ends; UINT64_MAX while it is open */
     int64_t expires_ms;              /* [I] its token does, in Unix time; 0 for never */
@@ -1174,8 +1177,8 @@ static bool cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t dead
 #endif
 }
 
-/* Fills `to` with at most 256 random bytes. False with errno set. Where getentropy() is declared, it
- * comes first, because it takes no file and works in an empty root directory as well. */
+/* Fills `to` with at most 256 random bytes. False with errno set. Where getentropy() is declared,
+ * it comes first, because it takes no file and works in an empty root directory as well. */
 static bool random_fill(void *to, size_t len)
 {
 #if defined(__APPLE__) || defined(__FreeBSD__) || defined(__OpenBSD__) ||                          \
@@ -1204,8 +1207,8 @@ static void memory_release(void *at, size_t len)
 }
 
 /* Sets what the server wants of the listener, which connections inherit on Linux, and elsewhere of
- * each connection. Where the platform can, the listener hands a connection over only when its client
- * has said something, or after a second: most need not wait in the loop. */
+ * each connection. Where the platform can, the listener hands a connection over only when its
+ * client has said something, or after a second: most need not wait in the loop. */
 static void transport_prepare(int fd)
 {
     struct timeval moment = {.tv_usec = SSE_MOMENT_MS * 1000L};
@@ -1273,7 +1276,8 @@ static bool transport_is_silent(int fd, unsigned ms)
 
 enum { IO_LATER = -1 }; /* nothing can be moved now */
 
-/* Reads. Returns the bytes read, 0 when the peer has closed or the connection failed, or IO_LATER. */
+/* Reads. Returns the bytes read, 0 when the peer has closed or the connection failed, or IO_LATER.
+ */
 static ssize_t socket_read(int fd, void *to, size_t len, int flags)
 {
     ssize_t n;
@@ -1417,10 +1421,10 @@ static bool tls_works(SSL_CTX *context)
     return done;
 }
 
-/* Makes a context, the caller's, with this certificate chain and its key: TLS 1.2 and 1.3, ephemeral
- * keys and authenticated ciphers only; no renegotiation, no sessions kept here (clients keep their
- * tickets). SSE_OK, SSE_ENOMEM, SSE_ECERT or SSE_EKEY; errno is then that of the file, or 0 if its
- * content is wrong. */
+/* Makes a context, the caller's, with this certificate chain and its key: TLS 1.2 and 1.3,
+ * ephemeral keys and authenticated ciphers only; no renegotiation, no sessions kept here (clients
+ * keep their tickets). SSE_OK, SSE_ENOMEM, SSE_ECERT or SSE_EKEY; errno is then that of the file,
+ * or 0 if its content is wrong. */
 static int tls_load(const char *cert_file, const char *key_file, struct ssl_ctx_st **out)
 {
     SSL_CTX *context = tls_bio_method() ? SSL_CTX_new(TLS_server_method()) : NULL;
@@ -1453,7 +1457,7 @@ static int tls_load(const char *cert_file, const char *key_file, struct ssl_ctx_
     else if (SSL_CTX_use_PrivateKey_file(context, key_file, SSL_FILETYPE_PEM) != 1 ||
              SSL_CTX_check_private_key(context) != 1)
         code = SSE_EKEY;
-    else if (!tls_works(context))
+    if (code == SSE_OK && !tls_works(context))
         code = SSE_ECERT;
     unsigned long error = ERR_peek_error();
     errno = ERR_SYSTEM_ERROR(error) ? ERR_GET_REASON(error) : 0;
@@ -1478,8 +1482,8 @@ static struct ssl_ctx_st *tls_share(struct ssl_ctx_st *context)
 
 enum tls_call { TLS_HANDSHAKE, TLS_READ, TLS_WRITE };
 
-/* Calls OpenSSL. Returns the bytes moved, 1 for a handshake that is done, 0 when the peer has closed
- * or the connection failed, or IO_LATER. Never waits. */
+/* Calls OpenSSL. Returns the bytes moved, 1 for a handshake that is done, 0 when the peer has
+ * closed or the connection failed, or IO_LATER. Never waits. */
 static ssize_t tls_call(struct transport *t, enum tls_call call, void *bytes, size_t len)
 {
     size_t n = 1;
@@ -1499,8 +1503,8 @@ static ssize_t tls_call(struct transport *t, enum tls_call call, void *bytes, si
     return 0;
 }
 
-/* Puts TLS over the socket at the first call, and goes on with the handshake as far as it can without
- * waiting. 1 when it is done, 0 if it failed, or IO_LATER. */
+/* Puts TLS over the socket at the first call, and goes on with the handshake as far as it can
+ * without waiting. 1 when it is done, 0 if it failed, or IO_LATER. */
 static ssize_t tls_handshake(struct transport *t, struct ssl_ctx_st *context)
 {
     if (!t->tls) {
@@ -1537,13 +1541,13 @@ static bool transport_is_stuck(const struct transport *t)
 /* Reads and decrypts, as tls_call() says. */
 static ssize_t tls_read(struct transport *t, void *to, size_t len)
 {
-    t->allowance = SSE_RECORD_BYTES;
+    t->allowance = len < SSE_READ_BYTES_MIN ? SSE_READ_BYTES_MIN : len;
     return tls_call(t, TLS_READ, to, len);
 }
 
-/* Encrypts and writes what fits, like socket_write(). A record that is encrypted but did not fit the
- * socket stays with OpenSSL, and does not count as written. The next call must begin with the same
- * bytes, as every caller's does: they go on from what was counted. */
+/* Encrypts and writes what fits, like socket_write(). A record that is encrypted but did not fit
+ * the socket stays with OpenSSL, and does not count as written. The next call must begin with the
+ * same bytes, as every caller's does: they go on from what was counted. */
 static ssize_t tls_write(struct transport *t, struct iovec *parts, int count)
 {
     size_t total = 0;
@@ -1631,9 +1635,11 @@ static bool mac_is(const unsigned char *mac, const char *other) { return false; 
 static bool transport_wait(struct transport *t, short events, int64_t deadline_ms)
 {
     bool reads = events & POLLIN, writes = reads && transport_is_stuck(t);
-    struct pollfd p = {.fd = t->fd, .events = writes ? POLLOUT | POLLRDHUP : events};
+    struct pollfd p = {.fd = t->fd, .events = events};
     int n;
 
+    if (writes)
+        p.events = (short)(POLLOUT | POLLRDHUP);
     if (reads && tls_has_input(t))
         return true;
     do {
@@ -2459,7 +2465,7 @@ static int base64url_decode(char *at, size_t len)
     int n = 0;
 
     for (size_t i = 0; i < len; i++) {
-        const char *digit = memchr(digits, at[i], 64);
+        const char *digit = at[i] ? strchr(digits, at[i]) : NULL;
         if (!digit)
             return -1;
         bits = (bits << 6 | (unsigned)(digit - digits)) & 0xFFF;
@@ -2485,7 +2491,7 @@ struct member {
 /* Takes white space, and then the next byte if it is this one. */
 static bool json_take(struct json *j, char c)
 {
-    while (j->at < j->end && memchr(" \t\r\n", *j->at, 4))
+    while (j->at < j->end && *j->at && strchr(" \t\r\n", *j->at))
         j->at++;
     bool there = j->at < j->end && *j->at == c;
     j->at += there;
@@ -2514,7 +2520,7 @@ static size_t json_take_escape(struct json *j, char *to)
 {
     static const char letters[] = "bfnrt\"\\/", meant[] = "\b\f\n\r\t\"\\/";
     static const unsigned char lead[] = {0, 0, 0xC0, 0xE0, 0xF0};
-    const char *letter = j->end - j->at > 1 ? memchr(letters, j->at[1], 8) : NULL;
+    const char *letter = j->end - j->at > 1 && j->at[1] ? strchr(letters, j->at[1]) : NULL;
 
     if (letter) {
         *to = meant[letter - letters];
@@ -2568,12 +2574,14 @@ static bool json_take_value(struct json *j, struct member *m)
     m->is_string = json_take(j, '"');
     if (m->is_string)
         return json_take_string(j, &m->value);
-    /* A number or a word is one stretch. Of an array or object only strings are looked into, because
-     * a bracket in one does not count. */
+    /* A number or a word is one stretch. Of an array or object only strings are looked into,
+     * because a bracket in one does not count. */
     char *from = j->at;
     j->at += slice_span((struct slice){from, (size_t)(j->end - from)}, "+-.");
     for (bool inside = j->at == from; inside; inside = depth > 0) {
-        char c = j->at < j->end ? *j->at++ : 0;
+        char c = '\0';
+        if (j->at < j->end)
+            c = *j->at++;
         bool opens = c == '{' || c == '[', closes = c == '}' || c == ']';
         if (c == 0 || (depth == 0 && !opens) || (depth == SSE_JSON_DEPTH && opens) ||
             (c == '"' && !json_take_string(j, &ignored)))
@@ -2644,8 +2652,9 @@ static bool token_date(struct member m, int64_t *ms)
     *ms = 0;
     for (size_t i = 0; (int64_t)i < places && *ms < INT64_MAX; i++) {
         size_t behind = i - whole.len; /* in the fraction */
-        char c = i < whole.len ? whole.at[i] : behind < fraction.len ? fraction.at[behind] : '0';
-        int digit = c - '0';
+        int digit = i < whole.len           ? whole.at[i] - '0'
+                    : behind < fraction.len ? fraction.at[behind] - '0'
+                                            : 0;
         *ms = *ms > (INT64_MAX - digit) / 10 ? INT64_MAX : *ms * 10 + digit;
     }
     if (negative)
@@ -3627,7 +3636,7 @@ static int stream_open(struct conn *c, struct user *user, struct slice last_even
     if (code == SSE_OK) {
         c->user = user;
         c->end_seq = UINT64_MAX;
-        c->written = 0;
+        c->written = c->said_bytes = 0;
         c->reason = NOT_CLOSED;
         c->is_behind = c->is_stuck = c->is_finished = false;
         atomic_store(&c->is_released, false);
@@ -3718,20 +3727,23 @@ static void user_keep_alive_locked(struct sse_server *server, struct user *user)
     user->next_keep_alive = c;
 }
 
-/* Reads and drops what a client says on its stream. False if it has closed, or says too much. */
+/* Reads and drops what a client says on its stream, a little of it at once, since decrypting takes
+ * its time. False if it has closed, or has said too much in all. */
 static bool stream_drop_input_locked(struct conn *c)
 {
     struct pollfd on = {.fd = c->transport.fd, .events = POLLIN};
-    char sink[1024];
-    ssize_t n = 1;
+    char sink[SSE_READ_BYTES_MIN];
 
     if (c->is_stuck)
         return poll(&on, 1, 0) == 0;
-    for (int reads = 0; reads < 16 && n > 0; reads++)
-        n = transport_read(&c->transport, sink, sizeof sink, false);
+    ssize_t n = transport_read(&c->transport, sink, sizeof sink, false);
+    if (n > 0)
+        c->said_bytes += (uint32_t)n;
+    if (c->transport.tls) /* what it says to TLS itself counts as well */
+        c->said_bytes += (uint32_t)(sizeof sink - c->transport.allowance);
     if (n == IO_LATER)
         stream_stick_locked(c, transport_is_stuck(&c->transport));
-    return n == IO_LATER;
+    return n != 0 && c->said_bytes <= SSE_STREAM_SAYS_BYTES;
 }
 
 /* What the loop wants done, beside READABLE, WRITABLE and CLOSED. */
