@@ -2856,16 +2856,20 @@ static uint32_t conn_slot(const struct conn *c)
     return (uint32_t)(c - c->server->conns) + POLLER_CONNS;
 }
 
-/* The loop's lists: each connection that it holds is in the list of its state. */
+/* The loop's lists: each connection that it holds is in the list of its state. What the loop is to
+ * end at once wakes it up. */
 static void held_add_locked(struct conn *c)
 {
     int state = atomic_load(&c->state);
     struct conn_list *list = &c->server->held[state];
     struct conn *before = list->last;
 
+    c->is_held = true;
     c->since_ms = now_ms();
     if (state == CONN_READY)
         atomic_fetch_add(&c->server->ready, 1);
+    if (state == CONN_COMPLETE || state == CONN_LOST)
+        poller_wake(&c->server->poller);
     if (state == CONN_IDLE) { /* what TLS says meanwhile does not count: its time goes on */
         c->since_ms = c->idle_ms = c->idle_ms ? c->idle_ms : c->since_ms;
         while (before && before->since_ms > c->since_ms)
@@ -2882,26 +2886,23 @@ static void held_remove_locked(struct conn *c)
     struct conn_list *list = &c->server->held[atomic_load(&c->state)];
     *(c->held_prev ? &c->held_prev->held_next : &list->first) = c->held_next;
     *(c->held_next ? &c->held_next->held_prev : &list->last) = c->held_prev;
+    c->is_held = false;
     if (atomic_load(&c->state) == CONN_READY)
         atomic_fetch_sub(&c->server->ready, 1);
 }
 
 /* The connection is in this state from now on. Its owner may call this, and for a stream the thread
- * that holds its user's mutex. What the loop is to end at once wakes it up. */
+ * that holds its user's mutex. */
 static void conn_enter(struct conn *c, enum conn_state state)
 {
-    struct sse_server *server = c->server;
-
-    pthread_mutex_lock(&server->conns_lock);
+    pthread_mutex_lock(&c->server->conns_lock);
     bool held = c->is_held;
     if (held)
         held_remove_locked(c);
     atomic_store(&c->state, state);
     if (held)
         held_add_locked(c);
-    pthread_mutex_unlock(&server->conns_lock);
-    if (held && (state == CONN_COMPLETE || state == CONN_LOST))
-        poller_wake(&server->poller);
+    pthread_mutex_unlock(&c->server->conns_lock);
 }
 
 /* Has the poller report what a connection that the loop holds waits for. Its owner may call this,
@@ -2930,21 +2931,15 @@ static bool conn_poll(struct conn *c)
  * then it is lost, which of a stream the caller has to say. */
 static bool conn_hand_over(struct conn *c)
 {
-    struct sse_server *server = c->server;
-
-    pthread_mutex_lock(&server->conns_lock);
+    pthread_mutex_lock(&c->server->conns_lock);
     if (c->worker)
         c->worker->conn = NULL;
     c->worker = NULL;
     bool polled = conn_poll(c);
     if (!polled && !c->user)
         atomic_store(&c->state, CONN_LOST);
-    int state = atomic_load(&c->state);
-    c->is_held = true;
     held_add_locked(c);
-    pthread_mutex_unlock(&server->conns_lock);
-    if (state == CONN_COMPLETE || state == CONN_LOST)
-        poller_wake(&server->poller);
+    pthread_mutex_unlock(&c->server->conns_lock);
     return polled;
 }
 
@@ -4386,17 +4381,15 @@ int sse_field(struct sse_exchange *x, const char *name, const char *value)
     return SSE_OK;
 }
 
-int sse_fail(struct sse_exchange *x, int status, const char *format, ...)
+/* Makes the answer a problem document (RFC 9457) with this detail. Returns the status. */
+static int exchange_vfail(struct sse_exchange *x, int status, const char *format, va_list args)
 {
     char detail[256];
-    va_list args;
 
-    va_start(args, format);
     if (vsnprintf(detail, sizeof detail, format, args) < 0)
         detail[0] = 0;
-    va_end(args);
-    x->type = "application/problem+json"; /* RFC 9457 */
-    x->lost |= x->chunked;                /* too late to say so: the answer has begun as another */
+    x->type = "application/problem+json";
+    x->lost |= x->chunked; /* too late to say so: the answer has begun as another */
     x->close |= x->lost;
     x->fields.len = 0; /* they belonged to the other answer, as what was written so far */
     x->answer = text_over(x->answer.at, x->answer.cap);
@@ -4407,9 +4400,27 @@ int sse_fail(struct sse_exchange *x, int status, const char *format, ...)
     return status;
 }
 
-/* Fails an exchange like sse_fail(), and counts for which enum refusal. Returns the status. */
-#define exchange_reject(x, why, ...)                                                               \
-    (counter_add(&(x)->server->refusals[why]), sse_fail(x, __VA_ARGS__))
+int sse_fail(struct sse_exchange *x, int status, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    exchange_vfail(x, status, format, args);
+    va_end(args);
+    return status;
+}
+
+/* Fails an exchange like sse_fail(), and counts why. Returns the status. */
+SSE_PRINTF(4, 5)
+static int exchange_reject(struct sse_exchange *x, enum refusal why, int status, const char *format,
+                           ...)
+{
+    va_list args;
+    va_start(args, format);
+    exchange_vfail(x, status, format, args);
+    va_end(args);
+    counter_add(&x->server->refusals[why]);
+    return status;
+}
 
 /* The status and the words for what a function of the messaging layer returned. */
 static int exchange_fail(struct sse_exchange *x, int code)
@@ -6161,7 +6172,7 @@ static void conn_close(struct conn *c)
     if (c->worker)
         c->worker->conn = NULL;
     c->transport.fd = -1;
-    c->is_held = c->is_polled = false;
+    c->is_polled = false;
     c->worker = NULL;
     c->user = NULL;
     c->held_next = server->conns_free;
@@ -6230,7 +6241,6 @@ static void worker_take_locked(struct worker *w, struct conn *c)
 {
     if (c->is_held)
         held_remove_locked(c);
-    c->is_held = false;
     atomic_store(&c->state, CONN_SERVED);
     c->worker = w;
     w->conn = c;
@@ -6285,7 +6295,6 @@ static void worker_give_back(struct worker *w, int64_t waited_ms)
     worker_release_locked(w);
     w->conn = NULL;
     c->worker = NULL;
-    c->is_held = true;
     atomic_store(&c->state, CONN_READY);
     held_add_locked(c);
     c->since_ms -= waited_ms;
