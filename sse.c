@@ -38,10 +38,10 @@
  * to the loop (conn_hand_over()), as it does with a stream once that is open and greeted. The loop,
  * the thread that called sse_run(), holds all connections that wait: it accepts, gives workers what
  * has a request, writes keep-alives, drains sockets that were full, closes what is over. A
- * connection has one owner at a time, a worker or the loop, and the owner alone reads from it,
- * closes it and frees its slot. Senders write to an open stream under its user's mutex.
+ * connection has one owner at a time, a worker or the loop, and the owner alone closes it and frees
+ * its slot. Whichever thread holds its user's mutex may write to an open stream.
  *
- *     table   rwlock   which slot holds which user; held for look-ups only, never across I/O
+ *     table   rwlock   which slot holds which user; held to look up, add and evict, not for I/O
  *     user    mutex    one user's log and streams, and the writes to those streams
  *     lists   mutex    which users are Disconnected, and when the others' keep-alives are due
  *     conns   mutex    connection slots, their states, what changes hands, workers, large bodies
@@ -51,9 +51,9 @@
  *     [I] immutable once its owner is set up     [T] table     [U] its user's mutex     [L] lists
  *     [C] conns    [o] its owner's thread only    [a] atomic
  *
- * The loop never waits for a user's mutex. What it wants done for a stream it leaves in `wants`;
- * the thread that has the mutex does it in user_unlock(). A user that was found is pinned by a
- * count until the caller is done, so that it is not evicted; no pin is held while a client is
+ * Until it stops, the loop waits for no user's mutex. What it wants done for a stream it leaves in
+ * `wants`; the thread that has the mutex does it in user_unlock(). A user that was found is pinned
+ * by a count until the caller is done, so that it is not evicted; no pin is held while a client is
  * waited for. A stream is unlinked from its user, and released, before its slot is free.
  *
  * MEMORY
@@ -432,7 +432,7 @@ enum {
     SSE_FIELDS_BYTES = 1280,   /* status line and fields of an answer, with a listed origin */
     SSE_SCRATCH_BYTES = 2048,  /* an answer's body, before it turns chunked */
     SSE_BATCH = 16,            /* pipelined messages that are written together */
-    SSE_SHARED_STREAMS = 8,    /* streams of one user that are worth waiting for more senders */
+    SSE_SHARED_STREAMS = 8,    /* streams from which on a sender lets others join its write */
     SSE_IDLE_THREADS = 64,     /* threads that wait for a connection; beyond that they end */
     SSE_EAGER_THREADS = 8,     /* up to so many are started at once, beyond that a request waits */
     SSE_RESERVED = 16,         /* connections beyond max_connections, for requests alone */
@@ -462,7 +462,7 @@ enum {
     SSE_ANSWER_MS = 30000,     /* an answer that nobody takes is abandoned */
     SSE_QUEUE_MS = 1000,       /* a request waits so long for a worker, then it is answered 503 */
     SSE_THREAD_MS = 1,         /* a request waits so long before one more thread is started, */
-    SSE_STALL_MS = 10,         /* and a client must have stalled so long to be cut off for it */
+    SSE_STALL_MS = 10,         /* a client must have stalled so long to lose its thread */
     SSE_THREAD_IDLE_MS = 500,  /* a thread that waits for a connection ends after that */
     SSE_FINAL_MS = 2000,       /* a stream's final event that nobody takes is abandoned */
     SSE_LINGER_MS = 1000,      /* wait for the client's own close after ours */
@@ -620,7 +620,7 @@ struct conn {
     bool is_misdirected;        /* [o] it speaks plain HTTP where HTTPS is spoken */
     bool was_blank;             /* [o] the one empty line that may precede a request has come */
     bool is_behind;             /* [U] the socket is full */
-    atomic_bool is_released;    /* [a] the loop alone refers to it: no thread that has the mutex */
+    atomic_bool is_released;    /* [a] no thread but the loop refers to it any more */
     bool is_stuck;              /* [U] TLS cannot read before it has written an answer of its own */
     bool is_finished;           /* [U] its final event is written, or among its control bytes */
     int64_t since_ms;           /* [C] when it came into its state; monotonic */
@@ -630,7 +630,7 @@ struct conn {
 
     struct user *user;               /* [I] while it is a stream: the slot */
     struct conn *prev, *next;        /* [U] */
-    atomic_uint wants;               /* [a] what the loop wants done, of enum want */
+    atomic_uint wants;               /* [a] what the loop wants done: READABLE, WRITABLE, ... */
     struct conn *wanted_next;        /* [a] in `wanted`, while `wants` is not 0 */
     enum close_reason reason;        /* [U] */
     uint64_t seq;                    /* [U] message to write next */
@@ -2795,10 +2795,11 @@ static const char *token_lacks(const struct token *token, const struct route *ro
 
 /* ==== Connections ===============================================================================
  *
- * A connection belongs to a worker while it is served, and to the loop while it waits; its owner
- * alone reads from it, closes it and frees its slot. It changes hands in two places: a worker hands
- * it to the loop in conn_hand_over(), the loop gives it to a worker in loop_dispatch(). At rest it
- * costs its slot and its socket: buffers are its worker's. */
+ * A connection belongs to a worker while it is served, and to the loop while it waits; `is_held`
+ * tells which. A worker takes it in worker_take_locked(), and hands it to the loop in
+ * conn_hand_over(). Only its owner closes it and frees its slot. Any thread that holds its user's
+ * mutex reads from a stream, writes to it and changes its state. At rest a connection costs its slot
+ * and its socket: buffers are its worker's. */
 
 /* One request and its answer. */
 struct sse_exchange {
@@ -2928,7 +2929,7 @@ static bool conn_poll(struct conn *c)
 
 /* The loop has the connection from now on, in the state that it is in. The caller had it until
  * here, and holds its user's mutex if it is a stream. False if the poller has no memory for it:
- * then it is lost, which of a stream the caller has to say. */
+ * then the state is CONN_LOST, which for a stream the caller has to enter. */
 static bool conn_hand_over(struct conn *c)
 {
     pthread_mutex_lock(&c->server->conns_lock);
@@ -3179,7 +3180,7 @@ static int64_t heartbeat_ms(const struct sse_server *server)
 }
 
 /* Moves a user to the end of a list, or out of all of them if that is NULL. */
-static void user_move_locked(struct user *user, struct user_list *to)
+static void lists_move_locked(struct user *user, struct user_list *to)
 {
     struct user_list *from = user->list;
     if (from) {
@@ -3200,7 +3201,7 @@ static void user_leave(struct sse_server *server, struct user *user)
 {
     pthread_mutex_lock(&server->lists_lock);
     server->connected--;
-    user_move_locked(user, &server->away);
+    lists_move_locked(user, &server->away);
     pthread_mutex_unlock(&server->lists_lock);
 }
 
@@ -3210,9 +3211,9 @@ static int64_t heartbeat_step(const struct sse_server *server)
     return (now_ms() - server->started_ms) * SSE_HEARTBEAT_STEPS / heartbeat_ms(server);
 }
 
-/* The user is Connected from now on. The step of its first keep-alive is at most a heartbeat ahead,
- * and takes turns: so those who come at the same moment are spread over the heartbeat (39 goes
- * through all 64 steps, evenly at any time). */
+/* The user is Connected from now on. The step of its first keep-alive is at most a heartbeat ahead;
+ * since 39 has no factor in common with 64, 64 users who come at the same moment get 64 different
+ * steps, and fewer get steps far from each other. */
 static void user_join(struct sse_server *server, struct user *user)
 {
     int64_t now = heartbeat_step(server);
@@ -3221,7 +3222,7 @@ static void user_join(struct sse_server *server, struct user *user)
     if (server->connected++ == 0)
         server->step = now;
     int64_t step = now + SSE_HEARTBEAT_STEPS - server->joined++ * 39 % SSE_HEARTBEAT_STEPS;
-    user_move_locked(user, &server->heartbeat[step % HEARTBEAT_LISTS]);
+    lists_move_locked(user, &server->heartbeat[step % HEARTBEAT_LISTS]);
     bool is_first = step < server->next_step;
     pthread_mutex_unlock(&server->lists_lock);
     if (is_first)
@@ -3238,7 +3239,7 @@ static struct user *table_evict_locked(struct sse_server *server, bool any)
     while (user && atomic_load(&user->pins) > 0)
         user = any ? user->list_next : NULL;
     if (user)
-        user_move_locked(user, NULL);
+        lists_move_locked(user, NULL);
     pthread_mutex_unlock(&server->lists_lock);
     if (user) {
         table_remove_locked(server, user);
@@ -3300,7 +3301,7 @@ static struct user *table_add_locked(struct sse_server *server, struct slice nam
     /* The cell is looked up only now: eviction may have moved it. */
     server->index[table_cell_locked(server, name, hash)] = (uint32_t)(user - server->users) + 1;
     pthread_mutex_lock(&server->lists_lock);
-    user_move_locked(user, &server->away);
+    lists_move_locked(user, &server->away);
     pthread_mutex_unlock(&server->lists_lock);
     return user;
 }
@@ -3382,11 +3383,12 @@ static struct user *user_each(struct sse_server *server, uint32_t *at)
  *
  * A stream is a cursor into its user's log, and everything it is ever sent goes through
  * stream_flush_locked(): its control bytes first, then the log from the cursor on. Any thread that
- * holds the user's mutex may call that: a sender for a stream that has kept up, the loop for one
- * that has not. None waits for a socket there. The loop waits for no mutex either: it leaves in
- * `wants` what it has found, and the thread that has the mutex acts on that in user_unlock().
- * Invariant: an open stream is in its user's `streams`, a closing one in `closing`, any other in
- * neither. */
+ * holds the user's mutex may call that, and none waits for a socket there: a sender does for a
+ * stream that has kept up; for one that has not, the loop leaves in `wants` that there is room, and
+ * the thread that has the mutex acts on it in user_unlock(). Invariant: an open stream is in its
+ * user's `streams`, a closing one in `closing`, any other in neither. A thread that has the mutex
+ * may still use a stream that it has just unlinked: so before the loop closes one it wants it
+ * RELEASED, and user_unlock() does that as the last access to it. */
 
 #define KEEP_ALIVE_TEXT "<3: Keep alive"
 
@@ -3694,11 +3696,13 @@ static void stream_close_locked(struct conn *c, enum close_reason reason)
 }
 
 /* How often in a heartbeat the loop writes keep-alives to a part of the user's streams, so that
- * many streams of one user hold nobody up. */
+ * many streams of one user hold nobody up. It divides the steps of the heartbeat. */
 static unsigned user_slices(const struct user *user)
 {
-    unsigned count = (atomic_load(&user->stream_count) + SSE_KEEP_ALIVES - 1) / SSE_KEEP_ALIVES;
-    return count < 1 ? 1 : count > SSE_HEARTBEAT_STEPS ? SSE_HEARTBEAT_STEPS : count;
+    unsigned streams = atomic_load(&user->stream_count), slices = 1;
+    while (slices < SSE_HEARTBEAT_STEPS && slices * SSE_KEEP_ALIVES < streams)
+        slices *= 2;
+    return slices;
 }
 
 /* Writes keep-alives to the next slice of a user's streams. A peer that vanished just after one has
@@ -3752,7 +3756,7 @@ static void stream_act_locked(struct conn *c, unsigned wants)
 
     if (!stream_is_alive(c)) {
         if (wants & RELEASED)
-            atomic_store(&c->is_released, true); /* from here on it may be another connection */
+            atomic_store(&c->is_released, true); /* the last access: the loop may close it now */
         return;
     }
     if ((wants & CLOSED) || (open && (wants & READABLE) && !stream_drop_input_locked(c)))
@@ -3785,7 +3789,8 @@ static void user_unlock(struct sse_server *server, struct user *user)
         for (unsigned due = atomic_exchange(&user->keep_alives_due, 0); due > 0; due--)
             user_keep_alive_locked(server, user);
         pthread_mutex_unlock(&user->lock);
-        /* What the loop has added just before has found the mutex locked: it is done here. */
+        /* The loop may have added something and failed to lock just before the unlock. No other
+         * thread would act on that, so this one looks again. */
     } while ((atomic_load(&user->wanted) || atomic_load(&user->keep_alives_due) > 0) &&
              pthread_mutex_trylock(&user->lock) == 0);
 }
@@ -3798,7 +3803,7 @@ static void user_try(struct sse_server *server, struct user *user)
         user_unlock(server, user);
 }
 
-/* The loop wants this done for a stream that it holds. */
+/* The loop wants this done for a stream. */
 static void stream_want(struct conn *c, unsigned wants)
 {
     struct user *user = c->user;
@@ -3877,8 +3882,8 @@ static bool log_would_drop(const struct log *log, uint64_t seq, const struct sen
 }
 
 /* Completes all pending sends, oldest first. A message that would push out one which no stream was
- * written yet has that one written first: so a stream never falls behind without having been
- * asked. */
+ * written yet has that one written first: so no stream falls behind without
+ * one attempt to write to it. */
 static void user_complete_locked(struct user *user)
 {
     struct send *send = atomic_exchange(&user->pending, NULL), *oldest = NULL;
@@ -4907,10 +4912,11 @@ static int exchange_answer(struct sse_exchange *x)
     return x->chunked ? 200 : status;
 }
 
-/* Is it one more than --max-connections? Then it is there for a request that opens no stream. */
-static bool conn_is_reserved(const struct conn *c)
+/* Are more than --max-connections open? Then every answer closes its connection, and no stream
+ * opens: the reserved ones are for other requests. */
+static bool server_is_over_limit(const struct sse_server *server)
 {
-    return atomic_load(&c->server->conns_open) > c->server->config.max_connections;
+    return atomic_load(&server->conns_open) > server->config.max_connections;
 }
 
 /* A new exchange on a connection that is served. */
@@ -4934,7 +4940,7 @@ static bool exchange_run(struct sse_exchange *x, int status)
     c->was_blank = false;
     c->idle_ms = 0;
     x->is_head = slice_is(x->request.method, "HEAD");
-    x->close = status != 0 || !http_persists(&x->request) || conn_is_reserved(c);
+    x->close = status != 0 || !http_persists(&x->request) || server_is_over_limit(c->server);
     status = status ? status : exchange_answer(x);
     exchange_drop_body(x);
     if (x->is_task)
@@ -5032,7 +5038,7 @@ static int handle_connect(struct sse_exchange *x, void *arg)
         return 0;
     if (!x->is_head && exchange_is_late(x))
         return exchange_reject(x, REFUSED_TOKEN, 401, "%s", TOKEN_EXPIRED);
-    if (!x->is_head && conn_is_reserved(c))
+    if (!x->is_head && server_is_over_limit(c->server))
         return exchange_reject(x, REFUSED_CONNECTIONS, 503,
                                "the server has as many connections as it may (%u)",
                                x->server->config.max_connections);
@@ -6689,7 +6695,7 @@ static void loop_keep_alives(struct sse_server *server)
         struct user *user = server->heartbeat[server->step % HEARTBEAT_LISTS].first;
         int64_t next = user ? server->step + SSE_HEARTBEAT_STEPS / user_slices(user) : 0;
         if (user && server->step <= now)
-            user_move_locked(user, &server->heartbeat[next % HEARTBEAT_LISTS]);
+            lists_move_locked(user, &server->heartbeat[next % HEARTBEAT_LISTS]);
         else
             user = NULL;
         pthread_mutex_unlock(&server->lists_lock);
@@ -6718,8 +6724,8 @@ static int64_t loop_keep_alive_in(struct sse_server *server, int64_t most)
     return wait < 0 ? 0 : wait < most ? wait : most;
 }
 
-/* How long the loop may sleep: for good if there is no connection. It has said before that it is
- * about to, so that what comes after this wakes it up. */
+/* How long the loop may sleep: for good if there is no connection. loop_turn() has set is_waiting
+ * before, so that what changes from here on wakes it up. */
 static int loop_rest_ms(struct sse_server *server, const struct loop *loop)
 {
     int64_t rest = 1000; /* connections come into their states at any time */
@@ -6829,7 +6835,7 @@ static bool loop_turn(struct sse_server *server, struct loop *loop)
     loop_tidy(server, loop);
     if (loop->paused_until_ms <= now_ms())
         loop->paused_until_ms = 0;
-    /* New connections come last: until here, no slot that was reported is another's. */
+    /* Slots are reused by accepting alone: since that comes last, this turn's reports are valid. */
     if (loop->has_callers && !loop->paused_until_ms) {
         loop_accept(server, loop);
         if (!loop->has_callers)

@@ -1516,7 +1516,7 @@ static void test_keep_alives_are_spread(void)
     struct user crowded = {.stream_count = 1};
     check(user_slices(&crowded) == 1);
     crowded.stream_count = 3000;
-    check(user_slices(&crowded) == 47);
+    check(user_slices(&crowded) == 64);
     crowded.stream_count = 1000000;
     check(user_slices(&crowded) == SSE_HEARTBEAT_STEPS);
     for (int i = 0; i < 640 && streams; i++)
