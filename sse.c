@@ -2798,8 +2798,8 @@ static const char *token_lacks(const struct token *token, const struct route *ro
  * A connection belongs to a worker while it is served, and to the loop while it waits; `is_held`
  * tells which. A worker takes it in worker_take_locked(), and hands it to the loop in
  * conn_hand_over(). Only its owner closes it and frees its slot. Any thread that holds its user's
- * mutex reads from a stream, writes to it and changes its state. At rest a connection costs its slot
- * and its socket: buffers are its worker's. */
+ * mutex reads from a stream, writes to it and changes its state. At rest a connection costs its
+ * slot and its socket: buffers are its worker's. */
 
 /* One request and its answer. */
 struct sse_exchange {
