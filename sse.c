@@ -622,6 +622,7 @@ struct conn {
     bool is_behind;             /* [U] the socket is full */
     atomic_bool is_released;    /* [a] no thread but the loop refers to it any more */
     bool is_stuck;              /* [U] TLS cannot read before it has written an answer of its own */
+    bool is_asked;              /* [o] the loop has asked for it to be released */
     bool is_finished;           /* [U] its final event is written, or among its control bytes */
     int64_t since_ms;           /* [C] when it came into its state; monotonic */
     int64_t idle_ms;            /* [o] when its last request ended; 0 if one has begun since */
@@ -2844,6 +2845,7 @@ struct worker {
     struct sse_exchange exchange; /* [o], like all that follows */
     struct batched batch[SSE_BATCH];
     unsigned batch_count;
+    bool has_served; /* a request of this connection, since it has it */
     struct date date;
     char peer[INET6_ADDRSTRLEN]; /* the client's address, for the log */
     char in[SSE_IN_BYTES];
@@ -3216,9 +3218,8 @@ static int64_t heartbeat_step(const struct sse_server *server)
  * steps, and fewer get steps far from each other. */
 static void user_join(struct sse_server *server, struct user *user)
 {
-    int64_t now = heartbeat_step(server);
-
     pthread_mutex_lock(&server->lists_lock);
+    int64_t now = heartbeat_step(server);
     if (server->connected++ == 0)
         server->step = now;
     int64_t step = now + SSE_HEARTBEAT_STEPS - server->joined++ * 39 % SSE_HEARTBEAT_STEPS;
@@ -3637,6 +3638,7 @@ static int stream_open(struct conn *c, struct user *user, struct slice last_even
         c->reason = NOT_CLOSED;
         c->is_behind = c->is_stuck = c->is_finished = false;
         atomic_store(&c->is_released, false);
+        c->is_asked = false;
         stream_start_locked(c, last_event_id, out);
         text_print(out, "retry: %u\nid: ", server->config.retry_ms);
         id_print(out, user->epoch, c->seq - 1);
@@ -4655,6 +4657,8 @@ static int conn_await(struct conn *c)
     if (!conn_flush(c))
         return CLOSE;
     w->in_start = w->in_end = 0;
+    if (w->has_served && !waits && !tls_has_input(&c->transport))
+        return IDLE; /* others have waited for longer than its next request */
     ssize_t n = transport_read(&c->transport, w->in, SSE_IN_BYTES, waits);
     w->in_end = n > 0 ? (size_t)n : 0;
     return n > 0 ? 0 : n == 0 ? CLOSE : IDLE;
@@ -4937,6 +4941,7 @@ static bool exchange_run(struct sse_exchange *x, int status)
 {
     struct conn *c = x->conn;
 
+    c->worker->has_served = true;
     c->was_blank = false;
     c->idle_ms = 0;
     x->is_head = slice_is(x->request.method, "HEAD");
@@ -6217,6 +6222,7 @@ static void worker_serve(struct worker *w)
 
     worker_name_peer(w);
     w->in_start = w->in_end = 0;
+    w->has_served = false;
     w->out = text_over(w->out_bytes, SSE_OUT_BYTES);
     while (goes_on) {
         struct sse_exchange *x = exchange_begin(c);
@@ -6441,22 +6447,29 @@ static void loop_serve(struct sse_server *server, struct loop *loop)
             w = fresh = worker_new_locked(server);
             loop->start_ms = now + (eager ? 0 : SSE_THREAD_MS);
         }
+        bool late = c && !w && waited >= SSE_QUEUE_MS;
         if (w)
             worker_take_locked(w, c);
         if (w && !fresh)
             pthread_cond_signal(&w->called);
+        if (late) { /* from here on no worker takes it */
+            held_remove_locked(c);
+            atomic_store(&c->state, CONN_SERVED);
+        }
         pthread_mutex_unlock(&server->conns_lock);
-        if (w && (!fresh || worker_start(fresh)))
-            continue;
-        if (fresh) {
+        if (fresh && !worker_start(fresh)) {
             loop_pause(server, loop, "out of threads");
             loop->start_ms = loop->paused_until_ms;
             worker_give_back(fresh, waited);
-        }
-        if (!c || waited < SSE_QUEUE_MS)
             return;
-        bool told = loop_refuse(c, REFUSED_THREADS, "the server has no thread to spare");
-        loop_await(c, told ? CONN_LINGERING : CONN_LOST);
+        }
+        if (late) {
+            bool told = loop_refuse(c, REFUSED_THREADS, "the server has no thread to spare");
+            atomic_store(&c->state, told ? CONN_LINGERING : CONN_LOST);
+            conn_hand_over(c);
+        } else if (!w) {
+            return;
+        }
     }
 }
 
@@ -6519,6 +6532,8 @@ static struct conn *loop_claim(struct sse_server *server, int fd)
     }
     if (c) {
         c->transport = (struct transport){.fd = fd};
+        c->is_misdirected = c->was_blank = false;
+        c->idle_ms = 0;
         atomic_fetch_add(&server->conns_open, 1);
     }
     pthread_mutex_unlock(&server->conns_lock);
@@ -6579,6 +6594,11 @@ static void loop_accept(struct sse_server *server, struct loop *loop)
  * worker has in the meantime, or that is to be closed anyway, means nothing. */
 static void loop_event(struct conn *c, unsigned events)
 {
+    pthread_mutex_lock(&c->server->conns_lock);
+    bool held = c->is_held;
+    pthread_mutex_unlock(&c->server->conns_lock);
+    if (!held)
+        return; /* what it asks for when it is handed over is reported again */
     switch (atomic_load(&c->state)) {
     case CONN_NEW:
     case CONN_IDLE:
@@ -6617,8 +6637,10 @@ static struct conn *loop_late(struct sse_server *server, enum conn_state state, 
  * stream's user may still do so, until it has released it. */
 static bool loop_has_alone(struct conn *c)
 {
-    if (c->user && atomic_load(&c->wants) == 0 && !atomic_load(&c->is_released))
+    if (c->user && !c->is_asked) {
+        c->is_asked = true; /* once only: it may be released at any moment from now on */
         stream_want(c, RELEASED);
+    }
     if (c->user && (atomic_load(&c->wants) != 0 || !atomic_load(&c->is_released)))
         return false;
     c->user = NULL;
@@ -6872,6 +6894,10 @@ static void server_cut(struct sse_server *server)
     for (uint32_t i = 0; i < server->workers_made; i++)
         if (server->workers[i].conn)
             shutdown(server->workers[i].conn->transport.fd, SHUT_RDWR);
+    for (struct conn *c; (c = server->held[CONN_READY].first) != NULL; held_add_locked(c)) {
+        held_remove_locked(c); /* no worker is to take it any more */
+        atomic_store(&c->state, CONN_LOST);
+    }
     pthread_mutex_unlock(&server->conns_lock);
     server_wait(server, SSE_STOP_MORE_MS);
     for (struct conn *c = server->conns; c < server->conns + server->conns_made; c++) {
@@ -7138,6 +7164,9 @@ void sse_destroy(struct sse_server *server)
         return;
     while (!server_wait(server, 1000))
         ;
+    for (uint32_t i = 0; i < server->conns_made; i++) /* what workers handed over too late */
+        if (server->conns[i].transport.fd >= 0)
+            conn_close(&server->conns[i]);
     for (uint32_t i = 0; server->users && i < server->users_made; i++)
         pthread_mutex_destroy(&server->users[i].lock);
     for (uint32_t i = 0; server->workers && i < server->workers_made; i++)

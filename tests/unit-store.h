@@ -1488,6 +1488,24 @@ static void test_loop_waits_for_no_mutex(void)
     sse_destroy(server);
 }
 
+/* A slot knows nothing of the connection that it held before. */
+static void test_slot_is_fresh(void)
+{
+    struct sse_config config = store_config(1, 4, 1000);
+    struct sse_server *server = store_server(&config);
+    struct peer p;
+
+    check(peer_open(&p, server, "alice", "", 0) == SSE_OK);
+    struct conn *c = p.conn;
+    c->idle_ms = 1;
+    c->was_blank = c->is_misdirected = true;
+    peer_close(&p);
+    check(peer_open(&p, server, "bob", "", 0) == SSE_OK && p.conn == c);
+    check(c->idle_ms == 0 && !c->was_blank && !c->is_misdirected && !c->is_stuck);
+    peer_close(&p);
+    sse_destroy(server);
+}
+
 /* Users who come at the same moment have their keep-alives spread over the heartbeat, and one with
  * very many streams has them in slices. */
 static void test_keep_alives_are_spread(void)
@@ -2568,6 +2586,7 @@ static void test_crowd(void)
     RUN(test_closing_makes_room)                                                                   \
     RUN(test_stream_client_closes)                                                                 \
     RUN(test_loop_waits_for_no_mutex)                                                              \
+    RUN(test_slot_is_fresh)                                                                        \
     RUN(test_keep_alives_are_spread)                                                               \
     RUN(test_retry_spread)                                                                         \
     RUN(test_admission)                                                                            \
