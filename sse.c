@@ -7010,7 +7010,8 @@ static uint64_t config_memory(const struct sse_config *c, char *how, size_t size
         {c->max_threads, sizeof(struct worker) + c->stack_bytes, "threads"},
         {body_slots(c), c->max_message, "bodies"},
     };
-    struct text t = text_over(how, how && size ? size - 1 : 0);
+    char none[1];
+    struct text t = text_over(how ? how : none, how && size ? size - 1 : 0);
     uint64_t program = SSE_PROGRAM_BYTES + TLS_PROGRAM_BYTES, bytes = program;
 
     for (size_t i = 0; i < sizeof terms / sizeof *terms; i++) {
