@@ -3788,7 +3788,8 @@ static void user_unlock(struct sse_server *server, struct user *user)
             next = c->wanted_next; /* the loop may add it again as soon as `wants` is 0 */
             stream_act_locked(c, atomic_exchange(&c->wants, 0));
         }
-        for (unsigned due = atomic_exchange(&user->keep_alives_due, 0); due > 0; due--)
+        unsigned due = atomic_load(&user->keep_alives_due);
+        for (due = due ? atomic_exchange(&user->keep_alives_due, 0) : 0; due > 0; due--)
             user_keep_alive_locked(server, user);
         pthread_mutex_unlock(&user->lock);
         /* The loop may have added something and failed to lock just before the unlock. No other
@@ -3831,12 +3832,7 @@ static void stream_hand_over(struct conn *c)
         user_unlock(server, user);
         bool ready = (left = deadline - now_ms()) > 0 && poll(&on, 1, (int)left) != 0;
         pthread_mutex_lock(&user->lock);
-        if (!ready && stream_is_alive(c))
-            stream_enter_locked(c, CONN_LOST);
-        else if (stream_is_open(c))
-            stream_flush_locked(c);
-        else if (stream_is_alive(c))
-            stream_finish_locked(c);
+        stream_act_locked(c, ready ? WRITABLE : CLOSED);
     }
     if (!conn_hand_over(c) && stream_is_alive(c))
         stream_enter_locked(c, CONN_LOST);
@@ -6499,24 +6495,31 @@ static void loop_cut_stalled(struct sse_server *server)
     pthread_mutex_unlock(&server->conns_lock);
 }
 
-/* Of the connections that wait for a request, ends the one that has waited longest. False if there
- * is none. */
-static bool loop_evict(struct sse_server *server)
+/* Closes a connection that waits for a request. False if that has just come: then it is served. */
+static bool loop_close_idle(struct conn *c)
 {
-    for (;;) {
+    bool came = transport_peek(&c->transport) > 0;
+    if (came)
+        conn_enter(c, CONN_READY);
+    else
+        conn_close(c);
+    return !came;
+}
+
+/* Of the connections that wait for a request, ends the one that has waited longest, if there is
+ * one. */
+static void loop_evict(struct sse_server *server)
+{
+    struct conn *c, *fresh;
+
+    do {
         pthread_mutex_lock(&server->conns_lock);
-        struct conn *c = server->held[CONN_IDLE].first, *fresh = server->held[CONN_NEW].first;
+        c = server->held[CONN_IDLE].first;
+        fresh = server->held[CONN_NEW].first;
         if (!c || (fresh && fresh->since_ms < c->since_ms))
             c = fresh;
         pthread_mutex_unlock(&server->conns_lock);
-        if (!c)
-            return false;
-        if (transport_peek(&c->transport) <= 0) {
-            conn_close(c);
-            return true;
-        }
-        conn_enter(c, CONN_READY); /* its request has just come */
-    }
+    } while (c && !loop_close_idle(c));
 }
 
 /* A free slot for a new connection, or NULL. */
@@ -6674,14 +6677,11 @@ static void loop_time_out(struct sse_server *server)
     int64_t new_ms = server->config.cert_file ? SSE_HANDSHAKE_MS : SSE_IDLE_MS;
     struct conn *c;
 
-    while ((c = loop_late(server, CONN_LINGERING, SSE_LINGER_MS)) != NULL ||
-           (c = loop_late(server, CONN_IDLE, stopping ? 0 : SSE_IDLE_MS)) != NULL ||
-           (c = loop_late(server, CONN_NEW, stopping ? 0 : new_ms)) != NULL) {
-        if (atomic_load(&c->state) != CONN_LINGERING && transport_peek(&c->transport) > 0)
-            conn_enter(c, CONN_READY);
-        else
-            conn_close(c);
-    }
+    while ((c = loop_late(server, CONN_LINGERING, SSE_LINGER_MS)) != NULL)
+        conn_close(c);
+    while ((c = loop_late(server, CONN_IDLE, stopping ? 0 : SSE_IDLE_MS)) != NULL ||
+           (c = loop_late(server, CONN_NEW, stopping ? 0 : new_ms)) != NULL)
+        loop_close_idle(c);
     while ((c = loop_late(server, CONN_CLOSING, SSE_FINAL_MS)) != NULL) {
         stream_want(c, CLOSED);
         if (atomic_load(&c->state) == CONN_CLOSING)
